@@ -1,0 +1,42 @@
+"""Evaluation: the figures are those of independent counts and of the published formula."""
+
+import numpy as np
+import pytest
+from sklearn import metrics as independent
+
+import digit_recognition as dr
+
+
+def test_the_wilson_interval_is_that_of_the_textbook():
+    # Newcombe, 1998, table I: 81 of 263 gives 0.2553 to 0.3662; 0 of 20 gives 0 to 0.1611.
+    assert dr.wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert dr.wilson_interval(0, 20) == pytest.approx((0, 0.1611), abs=5e-5)
+    assert dr.wilson_interval(20, 20)[1] == pytest.approx(1)
+
+
+def test_the_figures_agree_with_scikit_learn(mnist):
+    labels = mnist[3][:500]
+    noise = np.random.default_rng(1).dirichlet(np.ones(10), 500)
+    probabilities = 0.5 * np.eye(10)[labels] + 0.5 * noise
+    test, confusion = dr.evaluate(probabilities, labels)
+    read = probabilities.argmax(axis=1)
+    assert np.array_equal(confusion, independent.confusion_matrix(labels, read))
+    assert test["test_accuracy"] == independent.accuracy_score(labels, read)
+    assert test["test_errors"] == int((read != labels).sum())
+    assert test["test_loss"] == pytest.approx(independent.log_loss(labels, probabilities))
+    assert test["precision"] == pytest.approx(
+        independent.precision_score(labels, read, average=None, zero_division=0)
+    )
+    assert test["recall"] == pytest.approx(independent.recall_score(labels, read, average=None))
+
+
+def test_the_last_line_of_the_report_is_the_answer():
+    labels = np.arange(1000) % 10
+    read = np.where(np.arange(1000) < 5, (labels + 1) % 10, labels)
+    last = dr.report(dr.evaluate(np.eye(10)[read], labels)[0]).split("\n")[-1]
+    assert last == "Test accuracy: 99.50 % (5 of 1000 wrong, 95 % interval 98.83-99.79 %)"
+
+
+def test_a_class_that_is_never_read_has_no_precision_and_no_warning():
+    test, _ = dr.evaluate(np.eye(3)[[0, 0, 1]], np.array([0, 1, 1]))
+    assert test["precision"] == [0.5, 1, 0] and test["recall"] == [1, 0.5, 0]

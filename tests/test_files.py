@@ -1,0 +1,137 @@
+"""Files: whole or absent, whatever happens while they are written."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from conftest import QUICK, SCRIPT, run_script
+
+import digit_recognition as dr
+
+OUTPUTS = {
+    "model.keras",
+    "history.csv",
+    "metrics.json",
+    "training_curves.png",
+    "sample_predictions.png",
+    "confusion_matrix.png",
+    "mistakes.png",
+}
+SMALL = ["--limit", "600", "--epochs", "1", "--no-show"]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_replacing_changes_nothing_when_the_writer_fails(tmp_path):
+    (tmp_path / "a.txt").write_text("old")
+    with pytest.raises(KeyboardInterrupt), dr.replacing(tmp_path) as fresh:
+        (fresh / "a.txt").write_text("half")
+        raise KeyboardInterrupt
+    assert contents(tmp_path) == {"a.txt": b"old"}
+
+
+def test_what_a_killed_writer_left_is_removed_later_but_not_what_another_run_writes(tmp_path):
+    for name, age in (("old", 100), ("new", 0)):
+        folder = tmp_path / f".writing-{name}"
+        folder.mkdir()
+        os.utime(folder, (time.time() - age, time.time() - age))
+    dr.prepare_folder(tmp_path)
+    assert os.listdir(tmp_path) == [".writing-new"]
+
+
+def test_replacing_puts_all_files_in_place(tmp_path):
+    (tmp_path / "a.txt").write_text("old")
+    with dr.replacing(tmp_path) as fresh:
+        (fresh / "a.txt").write_text("new")
+        (fresh / "b.txt").write_text("new")
+        assert (tmp_path / "a.txt").read_text() == "old"
+    assert contents(tmp_path) == {"a.txt": b"new", "b.txt": b"new"}
+
+
+def test_two_writers_never_leave_a_torn_file(tmp_path):
+    texts = [letter * 200_000 for letter in "ab"]
+    seen = set()
+
+    def write(text):
+        for _ in range(20):
+            with dr.replacing(tmp_path) as fresh:
+                (fresh / "file").write_text(text)
+
+    writers = [threading.Thread(target=write, args=(text,)) for text in texts]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        if (tmp_path / "file").exists():
+            seen.add((tmp_path / "file").read_text())
+    assert seen and seen <= set(texts) and os.listdir(tmp_path) == ["file"]
+
+
+def test_two_runs_at_once_leave_whole_files(tmp_path):
+    command = [sys.executable, str(SCRIPT), *SMALL, "--output-dir", str(tmp_path)]
+    runs = [
+        subprocess.Popen([*command, "--seed", str(seed)], stdout=subprocess.DEVNULL)
+        for seed in (1, 2)
+    ]
+    assert [run.wait(timeout=120) for run in runs] == [0, 0]
+    assert set(os.listdir(tmp_path)) - {dr.UNFINISHED} == OUTPUTS
+    assert json.loads((tmp_path / "metrics.json").read_text())["seed"] in (1, 2)
+    assert dr.load_model(str(tmp_path / "model.keras")).count_params() > 10_000
+
+
+def test_metrics_name_everything_and_the_command_repeats_the_run(finished, metrics, tmp_path):
+    for key in ("test_accuracy", "test_loss", "test_errors", "train_seconds", "train_cpu_seconds"):
+        assert metrics[key] > 0, key
+    assert metrics["epochs"] == 3 and metrics["replicas"] == 1 and metrics["seed"] == 0
+    assert metrics["parameters"] == dr.load_model(str(finished[1] / "model.keras")).count_params()
+    assert set(metrics["versions"]) == {"python", "tensorflow", "keras", "numpy"}
+    words = shlex.split(metrics["command"])
+    assert words[:2] == ["python", "digit_recognition.py"]
+    for option in (
+        "--filters",
+        "--learning-rate",
+        "--augment",
+        "--limit",
+        "--seed",
+        "--activation",
+    ):
+        assert option in words
+    process = run_script(*words[2:], "--output-dir", tmp_path, "--no-show")
+    assert process.returncode == 0
+    again = json.loads((tmp_path / "metrics.json").read_text())
+    assert again["test_errors"] == metrics["test_errors"]
+    assert (tmp_path / "history.csv").read_bytes() == (finished[1] / "history.csv").read_bytes()
+
+
+def test_the_history_has_a_row_an_epoch(finished):
+    lines = (finished[1] / "history.csv").read_text().splitlines()
+    assert lines[0] == "epoch,accuracy,loss,val_accuracy,val_loss" and len(lines) == 4
+    values = np.loadtxt(lines[1:], delimiter=",")
+    assert list(values[:, 0]) == [1, 2, 3] and values[-1, 3] > 0.95
+
+
+def test_a_full_disk_is_one_line_and_the_earlier_files_stay(tmp_path):
+    (tmp_path / "metrics.json").write_text("earlier")
+    limited = (
+        f"ulimit -f 100; exec {shlex.join([sys.executable, str(SCRIPT), *SMALL])} --output-dir ."
+    )
+    process = subprocess.run(["bash", "-c", limited], cwd=tmp_path, capture_output=True, text=True)
+    assert process.returncode == 1 and process.stderr.count("\n") == 1
+    assert "File too large" in process.stderr and "Traceback" not in process.stderr
+    assert contents(tmp_path) == {"metrics.json": b"earlier"}
+
+
+def test_the_output_folder_is_proven_before_training(main, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for folder in (tmp_path / "file", tmp_path / "file" / "inside", "/proc/nowhere"):
+        code, out, err = main(*QUICK, "--output-dir", folder)
+        assert code == 2 and err.count("\n") == 1 and "Epoch" not in out
+        assert str(folder) in err and "--output-dir" in err
+    assert contents(tmp_path) == {"file": b"in the way"}

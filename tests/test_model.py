@@ -1,0 +1,83 @@
+"""Model: by default exactly two blocks, Dense 128 and Dense 10; every flag changes its part."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import digit_recognition as dr
+
+
+def build(shape=(28, 28, 1), classes=10, **changes):
+    return dr.build_model(shape, classes, dataclasses.replace(dr.Settings(), **changes))
+
+
+def test_the_default_is_the_network_of_the_readme():
+    kinds = [type(layer).__name__ for layer in build().layers]
+    block = ["Conv2D", "MaxPooling2D", "Activation"]
+    assert kinds == ["Rescaling", *block, *block, "Flatten", "Dense", "Dense"]
+    dense = build().layers[-2:]
+    assert [layer.units for layer in dense] == [128, 10]
+    assert [layer.activation.__name__ for layer in dense] == ["relu", "softmax"]
+    trainable = [layer.name.split("_")[0] for layer in build().layers if layer.trainable_weights]
+    assert trainable == ["conv2d", "conv2d", "dense", "probabilities"]
+
+
+def test_it_takes_raw_pixels_and_gives_probabilities(mnist):
+    model = build()
+    probabilities = np.asarray(model(mnist[2][:7]))
+    assert probabilities.shape == (7, 10) and np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    assert np.allclose(model.layers[0](np.uint8([[[[0], [255]]]])), [[[[0], [1]]]])
+
+
+def test_pooling_before_relu_is_the_same_function(mnist):
+    keras = dr.import_tensorflow()[1]
+    model = build()
+    swapped = keras.Sequential([model.layers[i] for i in (0, 1, 3, 2, 4, 6, 5, 7, 8, 9)])
+    assert np.allclose(model(mnist[2][:50]), swapped(mnist[2][:50]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("filters", "kernel_size"), [((8,), 3), ((8, 16, 32), 5), ((8, 16, 32, 64), 3), ((8, 8), 15)]
+)
+def test_each_number_of_filters_is_a_block(filters, kernel_size):
+    model = build(filters=filters, kernel_size=kernel_size)
+    convolutions = [layer for layer in model.layers if type(layer).__name__ == "Conv2D"]
+    assert tuple(layer.filters for layer in convolutions) == filters
+    assert all(layer.kernel_size == (kernel_size, kernel_size) for layer in convolutions)
+
+
+def test_dense_units_and_activation_are_settings():
+    model = build(dense_units=64, activation="gelu")
+    assert model.layers[-2].units == 64
+    activations = [x.activation.__name__ for x in model.layers if hasattr(x, "activation")]
+    assert activations.count("gelu") == 3
+
+
+def test_image_size_and_number_of_classes_follow_the_data():
+    assert build((32, 20, 1), 47).input_shape == (None, 32, 20, 1)
+    assert build((32, 20, 1), 47).output_shape == (None, 47)
+
+
+def test_too_many_blocks_are_refused():
+    with pytest.raises(dr.InputError, match="--filters"):
+        build(filters=(8, 8, 8, 8, 8))
+
+
+@pytest.mark.parametrize("optimizer", dr.OPTIMIZERS)
+def test_each_optimizer_learns(small, optimizer):
+    settings = dr.Settings(optimizer=optimizer)
+    model = build()
+    dr.compile_model(model, 60, settings)
+    x, y = small["x_train"][..., None], np.eye(10)[small["y_train"]]
+    before = model.evaluate(x, y, verbose=0)[0]
+    model.fit(x, y, batch_size=24, epochs=6, verbose=0)
+    assert model.evaluate(x, y, verbose=0)[0] < 0.8 * before
+
+
+def test_the_learning_rate_climbs_for_a_fifth_and_falls_to_zero():
+    model = build()
+    dr.compile_model(model, 100, dr.Settings(learning_rate=0.5))
+    rates = [float(model.optimizer._learning_rate(step)) for step in range(101)]
+    assert int(np.argmax(rates)) == 20 and max(rates) == pytest.approx(0.5)
+    assert rates[0] == 0 and rates[100] == pytest.approx(0, abs=1e-6)

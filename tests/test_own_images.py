@@ -1,0 +1,346 @@
+"""Your own images: read whatever their size, polarity, place, format, lighting and company."""
+
+import contextlib
+import json
+import shutil
+import time
+
+import numpy as np
+import pytest
+from conftest import run_script
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib import font_manager
+from PIL import Image, ImageDraw, ImageFont
+from sklearn.datasets import load_digits
+from test_data import FUZZ_CASES
+
+import digit_recognition as dr
+
+
+@pytest.fixture(scope="module")
+def model(network):
+    return dr.load_model(network)
+
+
+def enlarge(pixels, side):
+    """A uint8 image (height, width) as float ink from 0 to 1, side pixels high and wide."""
+    image = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
+    return np.asarray(image, np.float32) / 255
+
+
+def on_paper(ink, rng, noise=0.0, gradient=0.0, dark=True, contrast=0.6):
+    """Ink on unevenly lit, grainy paper, as a Pillow image."""
+    y, x = np.meshgrid(*(np.linspace(-1, 1, side) for side in ink.shape), indexing="ij")
+    angle = rng.uniform(0, 2 * np.pi)
+    page = (0.8 if dark else 0.2) + gradient * (np.cos(angle) * x + np.sin(angle) * y)
+    page = page + (-contrast if dark else contrast) * ink + rng.normal(0, noise, ink.shape)
+    return Image.fromarray(np.uint8(np.clip(page, 0, 1) * 255))
+
+
+def row_of(images, gap=12):
+    """Digits (28, 28) side by side with blank columns between their ink, as float ink."""
+    parts = []
+    for image in images:
+        big = enlarge(image, 112)
+        columns = np.flatnonzero(big.max(axis=0) > 0.2)
+        parts += [big[:, columns[0] : columns[-1] + 1], np.zeros((112, gap), np.float32)]
+    return np.pad(np.hstack(parts), 30)
+
+
+def share_read(sources, labels, model):
+    """The share of single-digit images that are read as their label."""
+    right = 0
+    for source, label in zip(sources, labels, strict=True):
+        with contextlib.suppress(dr.InputError):
+            right += dr.read_digits(source, model).digits == str(label)
+    return right / len(labels)
+
+
+def scikit_learn_digits(step=6):
+    digits = load_digits()
+    return np.uint8(digits.images * 255 / 16)[::step], digits.target[::step]
+
+
+def test_digits_of_other_writers_are_read(model):
+    images, labels = scikit_learn_digits()
+    sources = [Image.fromarray(np.uint8(255 * enlarge(image, 128))) for image in images]
+    assert share_read(sources, labels, model) > 0.9
+
+
+def test_digits_of_other_writers_are_read_on_noisy_unevenly_lit_paper(model):
+    images, labels = scikit_learn_digits()
+    rng = np.random.default_rng(0)
+    sources = [
+        on_paper(
+            np.pad(enlarge(i, 128), 30), rng, noise=0.06, gradient=0.15, dark=rng.random() < 0.7
+        )
+        for i in images
+    ]
+    assert share_read(sources, labels, model) > 0.87
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda image, rng: Image.fromarray(255 - image),
+        lambda image, rng: Image.fromarray(np.uint8(255 * enlarge(image, 170))),
+        lambda image, rng: on_paper(
+            np.pad(enlarge(image, 90), ((9, 70), (80, 15))), rng, 0.04, 0.12
+        ),
+        lambda image, rng: on_paper(np.pad(enlarge(image, 90), 20), rng, 0.01, 0, True, 0.12),
+        lambda image, rng: Image.fromarray(np.roll(image, 3, axis=1)),
+    ],
+    ids=["inverted", "enlarged", "pasted on paper", "faint pencil", "shifted"],
+)
+def test_mnist_digits_are_read_as_well_as_without_the_change(mnist, model, change):
+    rng, images, labels = np.random.default_rng(0), mnist[2][:300, ..., 0], mnist[3][:300]
+    plain = (model.predict(images[..., None], verbose=0).argmax(axis=1) == labels).mean()
+    assert plain > 0.95
+    assert share_read([change(image, rng) for image in images], labels, model) >= plain - 0.012
+
+
+def test_an_image_in_mnist_form_passes_unchanged(mnist):
+    passed = [
+        np.array_equal(dr.prepare(Image.fromarray(image)), image[None])
+        for image in mnist[2][:1000, ..., 0]
+    ]
+    assert np.mean(passed) > 0.98
+    assert not dr.is_mnist_form(255 - mnist[2][0, ..., 0])
+
+
+def test_the_form_is_that_of_mnist(mnist):
+    alike = []
+    for image in mnist[2][:50, ..., 0]:
+        (form,) = dr.prepare(Image.fromarray(np.uint8(255 * enlarge(image, 200))))
+        rows, columns = (np.flatnonzero(form.max(axis=axis) > 60) for axis in (1, 0))
+        assert form.shape == (28, 28) and form.dtype == np.uint8 and form.max() > 240
+        assert 19 <= max(np.ptp(rows), np.ptp(columns)) + 1 <= 20
+        assert abs(form.sum(axis=1) @ np.arange(28) / form.sum() - 14) < 0.6
+        assert abs(form.sum(axis=0) @ np.arange(28) / form.sum() - 14) < 0.6
+        alike.append(np.corrcoef(form.ravel(), image.ravel())[0, 1])
+    assert np.mean(alike) > 0.9
+
+
+@pytest.mark.parametrize("style", ["DejaVu Sans", "DejaVu Serif"])
+@pytest.mark.parametrize("size", [30, 120, 600])
+def test_printed_digits_are_read(model, style, size):
+    font = ImageFont.truetype(font_manager.findfont(style), size)
+    right = 0
+    for digit in range(10):
+        image = Image.new("L", (2 * size, 2 * size), 235)
+        ImageDraw.Draw(image).text((size // 2, size // 3), str(digit), 40, font)
+        right += dr.read_digits(image, model).digits == str(digit)
+    assert right >= 7
+
+
+def test_several_digits_are_read_from_left_to_right(mnist, model):
+    rng = np.random.default_rng(0)
+    right = 0
+    for start in range(0, 50, 5):
+        page = on_paper(row_of(mnist[2][start : start + 5, ..., 0]), rng, 0.02, 0.1)
+        found = dr.read_digits(page, model)
+        assert len(found.digits) == len(found.images) == len(found.probabilities)
+        right += found.digits == "".join(map(str, mnist[3][start : start + 5]))
+    assert right >= 8
+
+
+def test_a_one_is_no_speck_and_specks_are_no_digits(mnist):
+    ones = mnist[2][mnist[3] == 1][:2, ..., 0]
+    page = row_of([ones[0], mnist[2][3, ..., 0], ones[1]])
+    page[5:9, 5:9] = page[-8:-5, 100:104] = page[10:14, -9:-6] = 1
+    assert len(dr.prepare(Image.fromarray(np.uint8(255 * (1 - page))))) == 3
+
+
+def test_a_broken_stroke_is_one_digit(mnist):
+    for image in mnist[2][mnist[3] == 0][:5, ..., 0]:
+        page = np.pad(enlarge(image, 112), 20)
+        page[:, 75:78] = 0
+        assert len(dr.prepare(Image.fromarray(np.uint8(255 * (1 - page))))) == 1
+
+
+@pytest.mark.parametrize("width", [1, 25])
+def test_thin_pencil_and_thick_marker_are_kept(width):
+    image = Image.new("L", (200, 300), 250)
+    ImageDraw.Draw(image).line([(60, 60), (140, 60), (90, 240)], fill=90, width=width)
+    (form,) = dr.prepare(image)
+    solid = form > 127
+    assert 30 < solid.sum() < 130 and solid.any(axis=1).sum() >= 18
+
+
+@pytest.mark.parametrize("extension", ["png", "jpg", "bmp", "gif", "tiff", "webp"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "P"])
+def test_every_format_and_mode_is_read(tmp_path, mnist, model, extension, mode):
+    page = np.uint8(255 * (1 - np.pad(enlarge(mnist[2][0, ..., 0], 112), 30)))
+    path = tmp_path / f"ünï côde 7.{extension}"
+    mode = "L" if mode == "P" and extension in ("jpg", "webp") else mode
+    Image.fromarray(page).convert(mode).save(path)
+    assert dr.read_digits(path, model).digits == "7"
+
+
+def test_depth_transparency_colour_models_and_rotation_are_understood(tmp_path, mnist, model):
+    ink = np.pad(enlarge(mnist[2][0, ..., 0], 112), 30)
+    page = Image.fromarray(np.uint8(255 * (1 - ink)))
+    clear = Image.new("RGBA", page.size, (0, 0, 0, 0))
+    clear.putalpha(Image.fromarray(np.uint8(255 * ink)))
+    clear.save(tmp_path / "clear.png")
+    Image.fromarray(np.uint16(60000 - 50000 * ink)).save(tmp_path / "deep.png")
+    page.convert("CMYK").save(tmp_path / "cmyk.jpg")
+    turned = page.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    for path in sorted(tmp_path.iterdir()):
+        assert dr.read_digits(path, model).digits == "7", path
+    assert dr.read_digits(np.asarray(page), model).digits == "7"
+    assert dr.read_digits(page, model).digits == "7"
+
+
+def test_a_50_megapixel_photo_is_read_in_seconds(tmp_path, mnist, model):
+    page = Image.fromarray(np.uint8(255 * (1 - np.pad(enlarge(mnist[2][0, ..., 0], 500), 400))))
+    page.resize((7100, 7100)).save(tmp_path / "photo.jpg")
+    start = time.perf_counter()
+    assert dr.read_digits(tmp_path / "photo.jpg", model).digits == "7"
+    assert time.perf_counter() - start < 10
+
+
+def test_eight_by_eight_pixels_are_enough(model):
+    images, labels = scikit_learn_digits(step=18)
+    assert share_read([Image.fromarray(image) for image in images], labels, model) > 0.9
+
+
+BAD_IMAGES = {
+    "text.png": lambda p: p.write_text("no image"),
+    "empty.png": lambda p: p.write_bytes(b""),
+    "page.png": lambda p: Image.new("L", (300, 200), 250).save(p),
+    "black.png": lambda p: Image.new("RGB", (28, 28)).save(p),
+    "noise.png": lambda p: Image.fromarray(
+        np.uint8(np.random.default_rng(0).normal(128, 20, (200, 200)))
+    ).save(p),
+    "dot.png": lambda p: Image.new("L", (1, 1)).save(p),
+    "bomb.png": lambda p: Image.new("1", (14000, 14000)).save(p),
+    "folder": lambda p: p.mkdir(),
+    "missing.png": lambda p: None,
+}
+
+
+@pytest.fixture(scope="module")
+def bad_images(tmp_path_factory, mnist):
+    folder = tmp_path_factory.mktemp("bad images")
+    for name, make in BAD_IMAGES.items():
+        make(folder / name)
+    page = Image.fromarray(np.uint8(255 * (1 - np.pad(enlarge(mnist[2][0, ..., 0], 112), 30))))
+    page.save(folder / "seven.png")
+    page.save(folder / "cut.jpg")
+    (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:900])
+    return folder
+
+
+@pytest.mark.parametrize("name", [*BAD_IMAGES, "cut.jpg"])
+def test_a_bad_image_is_one_line_and_the_others_are_read(main, bad_images, network, tmp_path, name):
+    code, out, err = main(
+        "--predict", bad_images / name, bad_images / "seven.png", "--model", network,
+        "--output-dir", tmp_path,
+    )  # fmt: skip
+    assert code == 1 and err.count("\n") == 1 and "Traceback" not in err
+    assert str(bad_images / name) in err and (";" in err or "(" in err)
+    assert out.startswith(f"{bad_images / 'seven.png'}: 7")
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.png"]
+
+
+def test_no_model_a_file_that_is_none_and_one_of_another_shape_are_one_line(main, tmp_path, small):
+    keras = dr.import_tensorflow()[1]
+    (tmp_path / "text.keras").write_text("no model")
+    other = keras.Sequential([keras.Input((32, 32, 1)), keras.layers.Flatten()])
+    other.save(tmp_path / "other.keras")
+    Image.fromarray(small["x_test"][0]).save(tmp_path / "seven.png")
+    for name in ("missing.keras", "text.keras", "other.keras"):
+        code, out, err = main(
+            "--predict",
+            tmp_path / "seven.png",
+            "--model",
+            tmp_path / name,
+            "--output-dir",
+            tmp_path,
+        )
+        assert (code, out, err.count("\n")) == (1, "", 1)
+        assert str(tmp_path / name) in err and ("--model" in err or "train it first" in err)
+
+
+def test_a_model_file_cannot_run_code(tmp_path):
+    keras = dr.import_tensorflow()[1]
+    layers = [keras.Input((28, 28, 1)), keras.layers.Lambda(lambda x: x), keras.layers.Flatten()]
+    keras.Sequential(layers).save(tmp_path / "code.keras")
+    with pytest.raises(dr.InputError, match="code"):
+        dr.load_model(str(tmp_path / "code.keras"))
+
+
+def test_the_command_line_prints_a_line_an_image_and_draws_a_picture(network, tmp_path, mnist):
+    folder = tmp_path / "my scans"
+    folder.mkdir()
+    page = row_of(mnist[2][[0, 3], ..., 0])
+    Image.fromarray(np.uint8(255 * (1 - page))).save(folder / "two.PNG")
+    (folder / "notes.txt").write_text("no image")
+    process = run_script(
+        "--predict", "my scans", "--output-dir", "out", "--model", network, cwd=tmp_path
+    )
+    assert process.returncode == 0 and process.stderr == ""
+    assert process.stdout.count("\n") == 1
+    assert process.stdout.startswith("my scans/two.PNG: 70  (7 ") and " %, 0 " in process.stdout
+    with Image.open(tmp_path / "out" / "predictions.png") as picture:
+        picture.load()
+
+
+def test_json_is_one_object_a_line(main, network, tmp_path, mnist):
+    Image.fromarray(mnist[2][0, ..., 0]).save(tmp_path / "a.png")
+    scribble = Image.new("L", (99, 99), 255)
+    ImageDraw.Draw(scribble).rectangle((30, 30, 70, 70), fill=0)
+    scribble.save(tmp_path / "b.png")
+    _, out, _ = main(
+        "--predict", tmp_path, "--json", "--model", network, "--output-dir", tmp_path / "o"
+    )
+    first, second = (json.loads(line) for line in out.splitlines())
+    assert first["file"] == str(tmp_path / "a.png") and first["digits"] == "7"
+    assert first["confident"] is True and 0.8 < first["probabilities"][0] <= 1
+    assert set(second) == {"file", "digits", "probabilities", "confident"}
+
+
+def test_a_doubtful_digit_is_marked(main, model, network, tmp_path, monkeypatch, mnist):
+    monkeypatch.setattr(dr, "CONFIDENT", 1.01)
+    Image.fromarray(mnist[2][0, ..., 0]).save(tmp_path / "a.png")
+    _, out, _ = main("--predict", tmp_path / "a.png", "--model", network, "--output-dir", tmp_path)
+    assert out.startswith(f"{tmp_path / 'a.png'}: 7?  (7 ")
+
+
+@settings(max_examples=FUZZ_CASES, deadline=None)
+@given(
+    content=st.binary(max_size=300),
+    edits=st.lists(st.tuples(st.integers(0), st.integers(0, 255)), min_size=1, max_size=12),
+    extension=st.sampled_from(["png", "jpg", "bmp", "gif", "tiff", "webp", "raw"]),
+)
+def test_damaged_images_raise_nothing_but_input_error(
+    tmp_path_factory, model, content, edits, extension
+):
+    folder = tmp_path_factory.mktemp("fuzz")
+    fuzz_image(folder, model, content, edits, extension)
+    shutil.rmtree(folder)
+
+
+def fuzz_image(folder, model, content, edits, extension):
+    """Damage an image file and read it: a Reading or InputError, nothing else."""
+    path = folder / f"image.{extension}"
+    ink = np.zeros((24, 18), np.uint8)
+    ink[4:20, 8:11] = 200
+    if extension == "raw":
+        path.write_bytes(content)
+    else:
+        Image.fromarray(255 - ink).save(path)
+    original = bytearray(path.read_bytes())
+    for place, value in edits:
+        if original:
+            original[place % len(original)] = value
+    path.write_bytes(bytes(original))
+    try:
+        assert isinstance(dr.read_digits(path, model).digits, str)
+    except dr.InputError as error:
+        assert "\n" not in str(error)

@@ -1,0 +1,71 @@
+"""Settings: the command line teaches, answers at once, and refuses what it cannot use."""
+
+import ast
+import dataclasses
+import re
+import subprocess
+import sys
+import time
+
+from conftest import SCRIPT, run_script
+
+import digit_recognition as dr
+
+ROOT = SCRIPT.parent
+
+
+def requirements(text):
+    return sorted(line for line in text.split("\n") if line and not line.startswith("#"))
+
+
+def test_the_inline_metadata_names_the_packages_of_requirements_txt():
+    header = SCRIPT.read_text().split("# ///")[1]
+    inline = ast.literal_eval(re.search(r"dependencies = (\[.*\])", header)[1])
+    assert sorted(inline) == requirements((ROOT / "requirements.txt").read_text())
+    assert 'requires-python = ">=3.10,<3.14"' in header
+    assert "3.10 to 3.13" in (ROOT / "README.md").read_text()
+
+
+def test_help_answers_in_under_a_second_without_tensorflow():
+    run_script("--help")  # compiled files are cached from here on
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        process = run_script("--help")
+        times.append(time.perf_counter() - start)
+    assert process.returncode == 0 and process.stderr == ""
+    assert min(times) < 1
+    for field in dataclasses.fields(dr.Settings):
+        assert "--" + field.name.replace("_", "-") in process.stdout
+    assert "(default: 16 32)" in process.stdout and "your own images:" in process.stdout
+
+
+def test_importing_the_script_has_no_side_effect():
+    code = "import sys, digit_recognition; sys.exit('tensorflow' in sys.modules)"
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
+
+
+def test_every_setting_is_in_the_readme_with_its_default():
+    table = (ROOT / "README.md").read_text()
+    for field in dataclasses.fields(dr.Settings):
+        assert f"`--{field.name.replace('_', '-')}" in table, field.name
+        if field.default and not isinstance(field.default, bool):
+            shown = str(field.default).strip("()").replace(",", "")
+            row = next(
+                r for r in table.split("\n") if r.startswith(f"| `--{field.name.replace('_', '-')}")
+            )
+            assert f"| {shown} |" in row, row
+
+
+def test_a_failed_import_of_tensorflow_is_seen(tmp_path):
+    (tmp_path / "keras.py").write_text("import os; os.write(2, b'native words'); import no_such")
+    code = "import digit_recognition as d; d.import_tensorflow()"
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 1
+    assert "native words" in process.stderr and "no_such" in process.stderr
