@@ -1,0 +1,227 @@
+"""Measure what the script reaches on this machine: python tests/benchmark.py --seeds 5
+
+Prints one table: time and test accuracy of `--epochs 1`, of the default command, and of a plain
+baseline (the same network, Adam at 0.001, batches of 32, TensorFlow's defaults), run in turn;
+the time that Keras's published "Simple MNIST convnet" takes to 99.0 %; the share of the machine's
+matrix-product speed; peak memory. `--long` adds the long command, `--readers` the accuracy of
+--predict on digits that are not MNIST's. Nothing else should run meanwhile.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import digit_recognition as dr  # noqa: E402
+
+LONG = ["--epochs", "20", "--filters", "32", "64", "--learning-rate", "0.006"]
+
+
+def run_in_turn(arguments):
+    """Run a command of ours in a new process; return its metrics with the whole run's costs."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, *map(str, arguments), "--output-dir", folder]
+        began = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        _, status, used = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - began
+        if status:
+            raise SystemExit(f"failed: {command}")
+        metrics = json.loads(Path(folder, "metrics.json").read_text())
+    return metrics | {"seconds": seconds, "peak": used.ru_maxrss / 1e6}
+
+
+def script(*arguments):
+    return run_in_turn([ROOT / "digit_recognition.py", "--no-show", *arguments])
+
+
+def itself(part, *arguments):
+    return run_in_turn([__file__, "--part", part, *arguments])
+
+
+def train_plainly(model, batch_size, epochs, target, seed, folder):
+    """Fit in the usual three lines, on float images; stop at the target test accuracy."""
+    keras = dr.import_tensorflow()[1]
+    keras.utils.set_random_seed(seed)
+    x_train, y_train, x_test, y_test, _ = dr.load_data()
+    x_train, x_test = x_train.astype("float32") / 255, x_test.astype("float32") / 255
+    model = model(keras)
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    seconds = cpu_seconds = accuracy = done = 0
+    while done < epochs and accuracy < target:
+        began, cpu_began = time.perf_counter(), time.process_time()
+        model.fit(x_train, y_train, batch_size, initial_epoch=done, epochs=done + 1, verbose=0)
+        seconds += time.perf_counter() - began
+        cpu_seconds += time.process_time() - cpu_began
+        accuracy = model.evaluate(x_test, y_test, verbose=0)[1]
+        done += 1
+    figures = {"test_accuracy": accuracy, "epochs": done, "train_seconds": seconds}
+    figures["train_cpu_seconds"] = cpu_seconds
+    Path(folder, "metrics.json").write_text(json.dumps(figures))
+
+
+def our_network(keras):
+    layers = [keras.layers.Rescaling(255.0), *dr.build_model((28, 28, 1), 10, dr.Settings()).layers]
+    return keras.Sequential([keras.Input((28, 28, 1)), *layers])
+
+
+def published_network(keras):
+    """The network of Keras's example "Simple MNIST convnet"."""
+    block = [
+        layer
+        for filters in (32, 64)
+        for layer in (
+            keras.layers.Conv2D(filters, 3, activation="relu"),
+            keras.layers.MaxPooling2D(2),
+        )
+    ]
+    head = [keras.layers.Flatten(), keras.layers.Dropout(0.5), keras.layers.Dense(10, "softmax")]
+    return keras.Sequential([keras.Input((28, 28, 1)), *block, *head])
+
+
+def matrix_product_speed():
+    """Return the floating-point operations a second of a 2048 x 2048 matrix product."""
+    tf, _ = dr.import_tensorflow()
+    matrix, times = tf.random.normal((2048, 2048)), []
+    for _ in range(12):
+        began = time.perf_counter()
+        tf.matmul(matrix, matrix).numpy()
+        times.append(time.perf_counter() - began)
+    return 2 * 2048**3 / statistics.median(times)
+
+
+def training_operations(settings):
+    """Return the floating-point operations of one image's step: forward, and twice that back.
+
+    A multiplication and an addition each count; the first convolution has no gradient to pass on.
+    """
+    model, total = dr.build_model((28, 28, 1), 10, settings), 0
+    for layer in model.layers:
+        if layer.weights:
+            places = int(np.prod(layer.output.shape[1:-1]))
+            products = int(np.prod(layer.kernel.shape)) * places
+            total += 2 * products * (2 if total == 0 else 3)
+    return total
+
+
+def readers(path):
+    """Return the share read right of scikit-learn's digits and of every fourth MNIST test image."""
+    import test_own_images as own
+    from PIL import Image
+
+    model, rng = dr.load_model(path), np.random.default_rng(0)
+    _, _, x_test, y_test, _ = dr.load_data()
+    tests, y_test = x_test[::4, ..., 0], y_test[::4]
+    images, labels = own.scikit_learn_digits(step=1)
+    big = [own.enlarge(image, 128) for image in images]
+    grey = [Image.fromarray(np.uint8(255 * ink)) for ink in big]
+    noisy = [own.on_paper(np.pad(ink, 30), rng, 0.06, 0.15, rng.random() < 0.7) for ink in big]
+    squeezed = np.stack([np.asarray(image.resize((28, 28))) for image in grey])
+    cropped = np.stack([np.pad(np.asarray(image.resize((20, 20))), 4) for image in grey])
+    paper = (
+        own.on_paper(np.pad(own.enlarge(i, 90), ((9, 70), (80, 15))), rng, 0.04, 0.12)
+        for i in tests
+    )
+
+    def plain(pixels, truth):
+        return (model.predict(pixels[..., None], verbose=0).argmax(axis=1) == truth).mean()
+
+    return {
+        "MNIST test images as they are": plain(tests, y_test),
+        "MNIST test images, inverted": own.share_read(
+            (Image.fromarray(255 - i) for i in tests), y_test, model
+        ),
+        "MNIST test images, enlarged 6 times": own.share_read(
+            (Image.fromarray(np.uint8(255 * own.enlarge(i, 168))) for i in tests), y_test, model
+        ),
+        "MNIST test images, on noisy unevenly lit paper": own.share_read(paper, y_test, model),
+        "scikit-learn's digits, clean, 128 x 128": own.share_read(grey, labels, model),
+        "scikit-learn's digits, noise and lighting gradient": own.share_read(noisy, labels, model),
+        "scikit-learn's digits, squeezed to 28 x 28, not prepared": plain(squeezed, labels),
+        "scikit-learn's digits, scaled to 20 x 20 only": plain(cropped, labels),
+    }
+
+
+def table(rows):
+    """Print the rows (name, list of metrics) and the ratios to the last one's time."""
+    print(
+        "| run | epochs | test accuracy: mean, sd, each | training s | CPU s | whole s | peak GB |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    keys = ("train_seconds", "train_cpu_seconds", "seconds", "peak")
+    for name, runs in rows:
+        accuracy = [100 * run["test_accuracy"] for run in runs]
+        each = " ".join(f"{value:.2f}" for value in accuracy)
+        spread = statistics.stdev(accuracy) if len(runs) > 1 else 0.0
+        middle = [statistics.median(run[key] for run in runs) for key in keys]
+        print(
+            f"| {name} | {runs[0]['epochs']} "
+            f"| {statistics.mean(accuracy):.3f} %, {spread:.3f}, {each}"
+            f" | {middle[0]:.1f} | {middle[1]:.1f} | {middle[2]:.1f} | {middle[3]:.2f} |",
+            flush=True,
+        )
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="runs of each row (default: 5)")
+    parser.add_argument("--long", type=int, default=0, metavar="N", help="runs of the long command")
+    parser.add_argument("--readers", metavar="MODEL", help="only measure --predict with this model")
+    parser.add_argument("--part", help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--output-dir", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part == "plain":
+        return train_plainly(our_network, 32, 3, 1.0, options.seed, options.output_dir)
+    if options.part == "published":
+        return train_plainly(published_network, 128, 15, 0.99, options.seed, options.output_dir)
+    if options.readers:
+        for name, share in readers(options.readers).items():
+            print(f"| {name} | {100 * share:.2f} % |", flush=True)
+        return None
+    cpus = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x]
+    print(f"{platform.platform()}; {len(cpus)} cores, {cpus[0].split(': ')[1]}", flush=True)
+    runs = {"one": [], "default": [], "plain": [], "published": [], "long": []}
+    for seed in range(options.seeds):
+        runs["one"].append(script("--epochs", "1", "--seed", seed))
+        runs["default"].append(script("--seed", seed))
+        if seed < 2:
+            runs["plain"].append(itself("plain", "--seed", seed))
+            runs["published"].append(itself("published", "--seed", seed))
+        if seed < options.long:
+            runs["long"].append(script(*LONG, "--seed", seed))
+        done = {name: [run["test_accuracy"] for run in part] for name, part in runs.items()}
+        print(f"seed {seed}: {done}", file=sys.stderr, flush=True)
+    names = ["`--epochs 1`", "default", "plain Adam, same network", "Keras's example until 99.0 %"]
+    names.append(f"`{' '.join(LONG)}`")
+    table([row for row in zip(names, runs.values(), strict=True) if row[1]])
+
+    def middle(name, key):
+        return statistics.median(run[key] for run in runs[name])
+
+    speed, epoch = matrix_product_speed(), middle("default", "train_seconds") / dr.Settings().epochs
+    share = 55000 / epoch * training_operations(dr.Settings()) / speed
+    ratio = middle("default", "seconds") / middle("published", "train_seconds")
+    print(
+        f"default: {epoch:.2f} s an epoch, {55000 / epoch:.0f} images a second, {100 * share:.0f} %"
+    )
+    print(f"of the {speed / 1e9:.0f} GFLOP/s of a matrix product; whole process {ratio:.2f} of the")
+    print("time that Keras's example takes to 99.0 %")
+    return None
+
+
+if __name__ == "__main__":
+    main()
