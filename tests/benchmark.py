@@ -8,6 +8,7 @@ matrix-product speed; peak memory. `--long` adds the long command, `--readers` t
 """
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -195,16 +196,14 @@ def main():
     cpus = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x]
     print(f"{platform.platform()}; {len(cpus)} cores, {cpus[0].split(': ')[1]}", flush=True)
     runs = {"one": [], "default": [], "plain": [], "published": [], "long": []}
+    plan = [("one", "--epochs", "1"), ("default",), ("plain",), ("published",), ("long", *LONG)]
     for seed in range(options.seeds):
-        runs["one"].append(script("--epochs", "1", "--seed", seed))
-        runs["default"].append(script("--seed", seed))
-        if seed < 2:
-            runs["plain"].append(itself("plain", "--seed", seed))
-            runs["published"].append(itself("published", "--seed", seed))
-        if seed < options.long:
-            runs["long"].append(script(*LONG, "--seed", seed))
-        done = {name: [run["test_accuracy"] for run in part] for name, part in runs.items()}
-        print(f"seed {seed}: {done}", file=sys.stderr, flush=True)
+        for name, *arguments in plan:
+            if seed >= {"plain": 2, "published": 2, "long": options.long}.get(name, seed + 1):
+                continue
+            measure = functools.partial(itself, name) if name in ("plain", "published") else script
+            runs[name].append(measure(*arguments, "--seed", seed))
+            print(f"{name}, seed {seed}: {runs[name][-1]['test_accuracy']:.4f}", file=sys.stderr)
     names = ["`--epochs 1`", "default", "plain Adam, same network", "Keras's example until 99.0 %"]
     names.append(f"`{' '.join(LONG)}`")
     table([row for row in zip(names, runs.values(), strict=True) if row[1]])

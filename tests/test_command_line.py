@@ -38,7 +38,7 @@ def test_a_run_prints_summary_history_and_answer_and_saves_all(finished, metrics
 def test_a_terminal_sees_a_progress_bar(tmp_path):
     import pty
 
-    command = [sys.executable, str(SCRIPT), "--limit", "600", "--epochs", "1", "--no-show"]
+    command = [sys.executable, str(SCRIPT), "--limit", "600", "--epochs", "2", "--no-show"]
     leader, follower = pty.openpty()
     process = subprocess.Popen([*command, "--output-dir", str(tmp_path)], stdout=follower)
     shown = b""
@@ -46,7 +46,7 @@ def test_a_terminal_sees_a_progress_bar(tmp_path):
         time.sleep(0.1)
         shown += read_waiting(leader)
     shown += read_waiting(leader)
-    assert process.returncode == 0 and b"Epoch 1/1" in shown and b"/step" in shown
+    assert process.returncode == 0 and b"Epoch 2/2" in shown and b"/step" in shown
 
 
 def read_waiting(descriptor):

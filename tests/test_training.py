@@ -106,6 +106,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one(small, tmp_path, monkeypatch)
         assert np.array_equal(a, b)
 
 
+def test_a_run_killed_after_its_last_epoch_only_has_its_outputs_to_write(small, tmp_path):
+    model, progress = train(small, tmp_path)
+    again, again_progress = train(small, tmp_path, resume=True)
+    assert again_progress == progress
+    for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
+        assert np.array_equal(a, b)
+
+
 def test_resume_names_the_setting_that_differs(small, tmp_path):
     train(small, tmp_path)
     with pytest.raises(dr.InputError, match=r"--resume: --batch-size was 64, now 32"):
