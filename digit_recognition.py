@@ -4,10 +4,13 @@
 # ///
 """Train a small convolutional network to read handwritten digits, then read your own with it.
 
-    python digit_recognition.py                        train on MNIST, evaluate, plot
-    python digit_recognition.py --epochs 1             the same in a few seconds
+    python digit_recognition.py                        train on MNIST, evaluate, plot: 99.56 %
+    python digit_recognition.py --epochs 1             the same in ten seconds: 99.10 %
     python digit_recognition.py --data FOLDER          on another data set of the same form
     python digit_recognition.py --predict photo.jpg    read the digits in a picture
+
+The percentages are means of five seeds on the test images; training takes 80 s on two cores of a
+2.8 GHz Intel server and 10 s with one epoch (README.md shows the benchmark).
 
 The sections follow the data: Settings, Data, Model, Training, Evaluation, Figures,
 Your own images, Files, Command line.
@@ -576,7 +579,7 @@ def plot_confusion(confusion):
 
 # ----------------------------------------------------------------------------- Your own images
 
-CONFIDENT = 0.8
+CONFIDENT = 0.8  # of the validation images 1.5 % are below, with two thirds of all mistakes
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 STROKE = (1.9, 4.0)  # pixels; 80 % of MNIST's strokes are 1.8 to 3.5 wide
 
@@ -938,7 +941,7 @@ def parse_arguments(arguments=None):
     """Return the Settings of a command line, a list of words; exit with code 2 if it is wrong."""
     parser = argparse.ArgumentParser(
         prog="digit_recognition.py",
-        description=__doc__.partition("\n\nThe sections")[0],
+        description=__doc__.partition("\n\nThe percentages")[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -138,7 +138,14 @@ def readers(path):
     def plain(pixels, truth):
         return (model.predict(pixels[..., None], verbose=0).argmax(axis=1) == truth).mean()
 
+    train = dr.load_data()[:2]
+    held_out, truth = dr.split_validation(*train)[1]
+    shares = model.predict(held_out, verbose=0)
+    wrong, doubtful = shares.argmax(axis=1) != truth, shares.max(axis=1) < dr.CONFIDENT
     return {
+        f"validation images below {dr.CONFIDENT}, called doubtful": doubtful.mean(),
+        "mistakes on validation images that are called doubtful": doubtful[wrong].mean(),
+        "mistakes among the validation images that are not": wrong[~doubtful].mean(),
         "MNIST test images as they are": plain(tests, y_test),
         "MNIST test images, inverted": own.share_read(
             (Image.fromarray(255 - i) for i in tests), y_test, model
@@ -190,6 +197,7 @@ def main():
     if options.part == "published":
         return train_plainly(published_network, 128, 15, 0.99, options.seed, options.output_dir)
     if options.readers:
+        print("| images | read right |\n|---|---|")
         for name, share in readers(options.readers).items():
             print(f"| {name} | {100 * share:.2f} % |", flush=True)
         return None
