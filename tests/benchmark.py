@@ -197,7 +197,7 @@ def main():
     if options.part == "published":
         return train_plainly(published_network, 128, 15, 0.99, options.seed, options.output_dir)
     if options.readers:
-        print("| images | read right |\n|---|---|")
+        print("| images | share |\n|---|---|")
         for name, share in readers(options.readers).items():
             print(f"| {name} | {100 * share:.2f} % |", flush=True)
         return None
