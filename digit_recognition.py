@@ -612,8 +612,9 @@ def otsu(values):
     """Return the threshold that best parts values into two classes (Otsu, 1979)."""
     counts, edges = np.histogram(values, 256)
     below, sums = np.cumsum(counts), np.cumsum(counts * (edges[:-1] + edges[1:]) / 2)
-    above = np.maximum(below[-1] - below, 1)
-    return edges[1 + np.argmax(below * above * (sums / below - (sums[-1] - sums) / above) ** 2)]
+    above = below[-1] - below
+    gap = sums / np.maximum(below, 1) - (sums[-1] - sums) / np.maximum(above, 1)
+    return edges[1 + np.argmax(below * above * gap**2)]
 
 
 def lift_ink(image):
@@ -755,6 +756,7 @@ def read_digits(image_or_path, model="output/model.keras"):
     name = image_or_path if isinstance(image_or_path, str | Path) else "image"
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # Pillow's, on damaged metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             images = prepare(open_grey(image_or_path))
     except InputError as error:

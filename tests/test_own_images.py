@@ -232,6 +232,8 @@ def bad_images(tmp_path_factory, mnist):
     page = Image.fromarray(np.uint8(255 * (1 - np.pad(enlarge(mnist[2][0, ..., 0], 112), 30))))
     page.save(folder / "seven.png")
     page.save(folder / "cut.jpg")
+    page.save(folder / "cut.tiff")
+    (folder / "cut.tiff").write_bytes((folder / "cut.tiff").read_bytes()[:-40])
     (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:900])
     return folder
 
@@ -246,6 +248,15 @@ def test_a_bad_image_is_one_line_and_the_others_are_read(main, bad_images, netwo
     assert str(bad_images / name) in err and (";" in err or "(" in err)
     assert out.startswith(f"{bad_images / 'seven.png'}: 7")
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.png"]
+
+
+def test_many_bad_images_are_a_line_each_and_no_warning(bad_images, network, tmp_path):
+    names = [bad_images / name for name in [*BAD_IMAGES, "cut.jpg", "seven.png", "cut.tiff"]]
+    process = run_script("--predict", *names, "--model", network, "--output-dir", tmp_path)
+    assert process.returncode == 1 and process.stdout.startswith(f"{bad_images / 'seven.png'}: 7")
+    lines = process.stderr.splitlines()
+    assert [str(name) in line for name, line in zip(names, lines, strict=False)].count(True) >= 10
+    assert len(lines) == 11 and all(line.startswith("digit_recognition.py: ") for line in lines)
 
 
 def test_no_model_a_file_that_is_none_and_one_of_another_shape_are_one_line(main, tmp_path, small):
