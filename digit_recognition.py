@@ -303,7 +303,7 @@ def compile_model(model, steps, settings):
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, max(1, steps - warmup), warmup_target=peak, warmup_steps=warmup
     )
-    # Sixteen steps a call save a twentieth of an epoch; Keras 3.15 fails so on several devices.
+    # Sixteen steps a call spare Python's overhead, but Keras 3.15 fails so on several devices.
     alone = tf.distribute.get_strategy().num_replicas_in_sync == 1
     model.compile(
         optimizer=getattr(keras.optimizers, name)(schedule, **options),
