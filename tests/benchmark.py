@@ -79,16 +79,19 @@ def our_network(keras):
 
 def published_network(keras):
     """The network of Keras's example "Simple MNIST convnet"."""
-    block = [
-        layer
-        for filters in (32, 64)
-        for layer in (
-            keras.layers.Conv2D(filters, 3, activation="relu"),
-            keras.layers.MaxPooling2D(2),
-        )
-    ]
-    head = [keras.layers.Flatten(), keras.layers.Dropout(0.5), keras.layers.Dense(10, "softmax")]
-    return keras.Sequential([keras.Input((28, 28, 1)), *block, *head])
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(64, 3, activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Flatten(),
+            layers.Dropout(0.5),
+            layers.Dense(10, "softmax"),
+        ]
+    )
 
 
 def matrix_product_speed():

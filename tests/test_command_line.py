@@ -1,7 +1,10 @@
 """Command line: the very commands that people type, from end to end, and everything mistyped."""
 
 import gzip
+import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -36,8 +39,6 @@ def test_a_run_prints_summary_history_and_answer_and_saves_all(finished, metrics
 
 
 def test_a_terminal_sees_a_progress_bar(tmp_path):
-    import pty
-
     command = [sys.executable, str(SCRIPT), "--limit", "600", "--epochs", "2", "--no-show"]
     leader, follower = pty.openpty()
     process = subprocess.Popen([*command, "--output-dir", str(tmp_path)], stdout=follower)
@@ -50,9 +51,6 @@ def test_a_terminal_sees_a_progress_bar(tmp_path):
 
 
 def read_waiting(descriptor):
-    import os
-    import select
-
     found = b""
     while select.select([descriptor], [], [], 0)[0]:
         found += os.read(descriptor, 65536)

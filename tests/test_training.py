@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -147,9 +149,6 @@ def test_divergence_stops_at_once_with_one_line(main, tmp_path, rate):
 
 def test_two_devices_reach_the_accuracy_of_one(tmp_path):
     """In a new Python, since devices are set before TensorFlow starts."""
-    import subprocess
-    import sys
-
     code = (
         "import sys, digit_recognition as d\n"
         "tf, _ = d.import_tensorflow()\n"
