@@ -37,7 +37,7 @@ def test_help_answers_in_under_a_second_without_tensorflow():
     assert min(times) < 1
     for field in dataclasses.fields(dr.Settings):
         assert "--" + field.name.replace("_", "-") in process.stdout
-    assert "(default: 16 32)" in process.stdout and "your own images:" in process.stdout
+    assert "(default: 16 64)" in process.stdout and "your own images:" in process.stdout
 
 
 def test_importing_the_script_has_no_side_effect():

@@ -83,6 +83,28 @@ def train(small, folder, **changes):
     return dr.train(data, data, 10, settings)
 
 
+@pytest.mark.parametrize(("cores", "count"), [(2, 64), (3, 32), (4, 2), (2, 1)])
+def test_parts_on_each_core_are_the_network_on_the_whole_batch(small, cores, count):
+    tf = dr.import_tensorflow()[0]
+    network = dr.build_model((28, 28, 1), 10, SETTINGS)
+    images = small["x_train"][:count, ..., None].astype("float32")
+    labels = np.eye(10, dtype="float32")[small["y_train"][:count]]
+    parts = dr.on_each_core(network, cores)
+    found = []
+    for model in (network, parts):
+        dr.compile_model(model, 10, SETTINGS)
+        with tf.GradientTape() as tape:
+            outputs = model(images, training=True)
+            loss = model.compute_loss(images, labels, outputs, training=True)
+        found.append((outputs, tape.gradient(loss, network.trainable_variables)))
+    assert [variable.path for variable in parts.trainable_variables] == [
+        variable.path for variable in network.trainable_variables
+    ]
+    assert np.allclose(found[0][0], found[1][0], atol=1e-6)
+    for whole, apart in zip(found[0][1], found[1][1], strict=True):
+        assert np.allclose(whole, apart, atol=1e-6)
+
+
 def test_a_resumed_run_equals_an_uninterrupted_one(small, tmp_path, monkeypatch):
     whole, progress = train(small, tmp_path / "whole", epochs=3)
 
