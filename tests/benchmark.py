@@ -5,13 +5,20 @@ baseline (the same network, Adam at 0.001, batches of 32, TensorFlow's defaults)
 the time that Keras's published "Simple MNIST convnet" takes to 99.0 %; the share of the machine's
 matrix-product speed; peak memory. `--long` adds the long command, `--readers` the accuracy of
 --predict on digits that are not MNIST's. Nothing else should run meanwhile.
+
+`--study` answers the README's next steps: what each setting does, three seeds a row, one run on
+each core. It goes on where it was stopped, from output/study.jsonl, and at its end puts table and
+picture into the README. `--study --row tanh` runs the rows whose command contains tanh.
 """
 
 import argparse
+import concurrent.futures
 import functools
 import json
 import os
 import platform
+import queue
+import re
 import statistics
 import subprocess
 import sys
@@ -27,6 +34,30 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import digit_recognition as dr  # noqa: E402
 
 LONG = ["--epochs", "20", "--filters", "32", "64", "--learning-rate", "0.006"]
+FASHION = "/usr/share/datasets/fashion-mnist"  # Debian: apt install dataset-fashion-mnist
+BRIEF = "--epochs 3"
+STUDY = {  # what a row changes in the default command, by the question that it answers
+    "default": [""],
+    "epochs, augmentation": [
+        "--no-augment",
+        "--epochs 1",
+        "--epochs 1 --no-augment",
+        "--epochs 14",
+        "--epochs 14 --no-augment",
+        BRIEF,
+    ],
+    "filters": [f"{BRIEF} --filters {n}" for n in ("16 32", "32 64", "64 128", "16 64 128")],
+    "kernels": [f"{BRIEF} --kernel-size 3"],
+    "activation": [f"{BRIEF} --activation {name}" for name in ("gelu", "silu", "tanh")],
+    "learning rate": [f"{BRIEF} --learning-rate {rate}" for rate in ("0.0033", "0.03")],
+    "batch size": [f"{BRIEF} --batch-size {size}" for size in (32, 128, 512)],
+    "optimizer": [f"{BRIEF} --optimizer {name}" for name in ("sgd", "rmsprop", "adamw", "muon")],
+    "dense layer": [f"{BRIEF} --dense-units {units}" for units in (64, 256)],
+    "other data": [f"--data {FASHION}"],
+}
+STUDY_SEEDS = 3
+STUDY_RESULTS = ROOT / "output" / "study.jsonl"
+STUDY_PICTURE = ROOT / ".github" / "images" / "study.png"
 
 
 def run_in_turn(arguments):
@@ -40,6 +71,10 @@ def run_in_turn(arguments):
         if status:
             raise SystemExit(f"failed: {command}")
         metrics = json.loads(Path(folder, "metrics.json").read_text())
+        history = Path(folder, "history.csv")
+        if history.exists():
+            last = np.atleast_1d(np.genfromtxt(history, delimiter=",", names=True))[-1]
+            metrics["val_accuracy"] = float(last["val_accuracy"])
     return metrics | {"seconds": seconds, "peak": used.ru_maxrss / 1e6}
 
 
@@ -164,6 +199,155 @@ def readers(path):
     }
 
 
+def study_results():
+    """Return what the study has measured so far: {(row, seed): metrics}."""
+    found = {}
+    if STUDY_RESULTS.exists():
+        for line in STUDY_RESULTS.read_text().splitlines():
+            if line.endswith("}"):  # a line cut by a kill is measured again
+                run = json.loads(line)
+                found[run["row"], run["seed"]] = run
+    return found
+
+
+def study_rows(wanted):
+    """Return the (question, row) pairs whose command contains what is wanted."""
+    rows = [(part, row) for part, rows in STUDY.items() for row in rows]
+    rows = [(part, row) for part, row in rows if not wanted or wanted in (row or "default")]
+    if FASHION in rows[-1][1] and not Path(FASHION).exists():
+        print(f"left out, no such folder: {FASHION} (apt install dataset-fashion-mnist)")
+        rows.pop()
+    return rows
+
+
+def study(wanted):
+    """Run what is missing of the wanted rows, a run on each core; print and save the table."""
+    rows, results = study_rows(wanted), study_results()
+    plan = [(row, seed) for seed in range(STUDY_SEEDS) for _, row in rows]
+    plan = [run for run in plan if run not in results]
+    cores = queue.SimpleQueue()
+    for core in os.sched_getaffinity(0):
+        cores.put(core)
+    STUDY_RESULTS.parent.mkdir(exist_ok=True)
+    # A thread's core is inherited by the processes that it starts.
+    with concurrent.futures.ThreadPoolExecutor(
+        cores.qsize(), initializer=lambda: os.sched_setaffinity(0, {cores.get()})
+    ) as pool:
+        began, workers = time.perf_counter(), cores.qsize()
+        runs = {
+            pool.submit(script, *row.split(), "--seed", seed): (row, seed) for row, seed in plan
+        }
+        for done, future in enumerate(concurrent.futures.as_completed(runs), 1):
+            row, seed = runs[future]
+            run = results[row, seed] = future.result() | {"row": row}
+            with open(STUDY_RESULTS, "a") as file:
+                file.write(json.dumps(run) + "\n")
+            print(
+                f"{done} of {len(plan)}: {row or 'default'}, seed {seed}: "
+                f"validation {run['val_accuracy']:.4f}, test {run['test_accuracy']:.4f}; about "
+                f"{time_left(plan, results, workers) / 60:.0f} min left, "
+                f"{(time.perf_counter() - began) / 60:.0f} gone",
+                file=sys.stderr,
+            )
+    lines = study_table(rows, results)
+    print("\n".join(lines))
+    if not wanted:
+        plot_study(rows, results).savefig(STUDY_PICTURE, dpi=120)
+        readme = (ROOT / "README.md").read_text()
+        text = "\n".join(["<!-- study -->", *lines, "<!-- end of study -->"])
+        readme = re.sub(
+            r"<!-- study -->.*<!-- end of study -->", lambda _: text, readme, flags=re.S
+        )
+        (ROOT / "README.md").write_text(readme)
+
+
+def time_left(plan, results, workers):
+    """Return the seconds that the runs without a result will take, judged by those with one."""
+    known = {}
+    for (row, _), run in results.items():
+        known.setdefault(row, []).append(run["seconds"])
+    usual = statistics.mean(value for values in known.values() for value in values)
+    left = [row for row, seed in plan if (row, seed) not in results]
+    return sum(statistics.mean(known.get(row, [usual])) for row in left) / workers
+
+
+def study_figures(row, results):
+    """Return validation and test accuracy in percent, each a list, seconds and parameters."""
+    runs = [results[row, seed] for seed in range(STUDY_SEEDS)]
+    validation, test = ([100 * run[f"{k}_accuracy"] for run in runs] for k in ("val", "test"))
+    return validation, test, statistics.median(r["train_cpu_seconds"] for r in runs), runs[0]
+
+
+def study_table(rows, results):
+    """Return the lines of the table: a row, its accuracies, seconds and parameters."""
+    lines = [
+        "| question | `python digit_recognition.py` and | validation %: mean (sd) "
+        "| test %: mean (sd) | training, seconds of one core | parameters |",
+        "|---|---|---|---|---|---|",
+    ]
+    for part, row in rows:
+        validation, test, seconds, run = study_figures(row, results)
+        columns = [part, f"`{row}`" if row else "nothing else"]
+        for values in (validation, test):
+            columns.append(f"{statistics.mean(values):.2f} ({statistics.stdev(values):.2f})")
+        columns += [f"{seconds:.0f}", f"{run['parameters']:,}"]
+        lines.append("| " + " | ".join(columns) + " |")
+    return lines
+
+
+def plot_study(rows, results):
+    """Return a figure of test accuracy against training seconds, a point a row of MNIST."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(10, 7), layout="constrained")
+    colors = ["#d55e00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#000000"]
+    labels = {}
+    for number, (part, marker) in enumerate(zip(STUDY, "*osD^vP<X>", strict=True)):
+        points = {}
+        for row in [row for p, row in rows if p == part and "--data" not in row]:
+            _, test, seconds, _ = study_figures(row, results)
+            points[seconds, statistics.mean(test)] = row
+        for point, row in points.items():
+            label = re.sub("--(?!epochs|no-)[a-z-]+ ", "", row.removeprefix(f"{BRIEF} "))
+            labels[point] = label.replace("--", "") or "default"
+        if points:
+            look = {"marker": marker, "color": colors[number % len(colors)]}
+            size = 260 if part == "default" else 50
+            axis.scatter(*zip(*points, strict=True), size, label=part, zorder=3, **look)
+    axis.set(xscale="log", xlabel="training, seconds of one core", ylabel="test accuracy, %")
+    axis.set_xticks([10, 20, 50, 100, 200], ["10", "20", "50", "100", "200"])
+    axis.set_xlim(8, 400)
+    axis.set_title("Accuracy and time of each row: means of 3 seeds")
+    axis.grid(alpha=0.3, which="both")
+    axis.legend(loc="lower right")
+    figure.canvas.draw()
+    label_points(axis, labels)
+    return figure
+
+
+def label_points(axis, labels):
+    """Write each label, {(x, y): text}, beside its point, at the nearest place that is free."""
+    places = {point: axis.transData.transform(point) for point in labels}
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in places.values()]
+    shifts = sorted(range(-60, 61, 6), key=abs)
+    for point, (x, y) in sorted(places.items()):
+        width = 6.5 * len(labels[point])
+        for shift, right in [(shift, right) for shift in shifts for right in (True, False)]:
+            left, low = x + 10 if right else x - 10 - width, y + shift - 6
+            box = (left, low, left + width, low + 12)
+            if not any(
+                a < box[2] and c > box[0] and b < box[3] and d > box[1] for a, b, c, d in taken
+            ):
+                break
+        taken.append(box)
+        look = {"fontsize": 8, "va": "center", "ha": "left" if right else "right"}
+        offset = ((10 if right else -10) * 0.72, shift * 0.72)  # points, of 100 a figure inch
+        axis.annotate(labels[point], point, offset, textcoords="offset points", **look)
+
+
 def table(rows):
     """Print the rows (name, list of metrics) and the ratios to the last one's time."""
     print(
@@ -191,6 +375,8 @@ def main():
     parser.add_argument("--seeds", type=int, default=5, help="runs of each row (default: 5)")
     parser.add_argument("--long", type=int, default=0, metavar="N", help="runs of the long command")
     parser.add_argument("--readers", metavar="MODEL", help="only measure --predict with this model")
+    parser.add_argument("--study", action="store_true", help="only measure what each setting does")
+    parser.add_argument("--row", metavar="TEXT", help="only the study's rows that contain TEXT")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--output-dir", help=argparse.SUPPRESS)
@@ -199,6 +385,8 @@ def main():
         return train_plainly(our_network, 32, 3, 1.0, options.seed, options.output_dir)
     if options.part == "published":
         return train_plainly(published_network, 128, 15, 0.99, options.seed, options.output_dir)
+    if options.study or options.row:
+        return study(options.row)
     if options.readers:
         print("| images | share |\n|---|---|")
         for name, share in readers(options.readers).items():
@@ -224,8 +412,10 @@ def main():
     def middle(name, key):
         return statistics.median(run[key] for run in runs[name])
 
-    epoch = middle("default", "train_seconds") / dr.Settings().epochs
-    speed = statistics.median(speeds)
+    epoch, speed = (
+        middle("default", "train_seconds") / dr.Settings().epochs,
+        statistics.median(speeds),
+    )
     share = 55000 / epoch * training_operations(dr.Settings()) / speed
     ratio = middle("default", "seconds") / middle("published", "train_seconds")
     print(
