@@ -555,8 +555,9 @@ def report(test):
     low, high = (100 * end for end in test["test_interval"])
     wrong = f"{test['test_errors']} of {sum(test['count'])} wrong"
     lines.append(f"Test loss: {test['test_loss']:.4f}")
-    lines.append(f"Test accuracy: {100 * test['test_accuracy']:.2f} % ({wrong}, 95 % interval ")
-    return "\n".join(lines) + f"{low:.2f}-{high:.2f} %)"
+    interval = f"95 % interval {low:.2f}-{high:.2f} %"
+    lines.append(f"Test accuracy: {100 * test['test_accuracy']:.2f} % ({wrong}, {interval})")
+    return "\n".join(lines)
 
 
 # ------------------------------------------------------------------------------------- Figures

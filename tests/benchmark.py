@@ -228,12 +228,12 @@ def study(wanted):
     cores = queue.SimpleQueue()
     for core in os.sched_getaffinity(0):
         cores.put(core)
+    began, workers = time.perf_counter(), cores.qsize()
     STUDY_RESULTS.parent.mkdir(exist_ok=True)
     # A thread's core is inherited by the processes that it starts.
     with concurrent.futures.ThreadPoolExecutor(
-        cores.qsize(), initializer=lambda: os.sched_setaffinity(0, {cores.get()})
+        workers, initializer=lambda: os.sched_setaffinity(0, {cores.get()})
     ) as pool:
-        began, workers = time.perf_counter(), cores.qsize()
         runs = {
             pool.submit(script, *row.split(), "--seed", seed): (row, seed) for row, seed in plan
         }
