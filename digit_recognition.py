@@ -578,10 +578,10 @@ def lift_ink(image):
     squares with Cauchy's weights. Raises InputError if nothing stands out from it.
     """
     image = image.filter(ImageFilter.GaussianBlur(max(image.size) / 180))
-    # 60 x 60 pixels are enough for nine numbers.
+    # 60 x 60 of the pixels are enough for nine numbers.
     grey = np.asarray(image.resize((60, 60), Image.Resampling.NEAREST), float).ravel()
-    places = np.meshgrid(*2 * [np.linspace(-1, 1, 60)], indexing="ij")
-    terms = np.polynomial.polynomial.polyvander2d(*places, (2, 2)).reshape(-1, 9)
+    y, x = np.mgrid[-1:1:60j, -1:1:60j]
+    terms = np.polynomial.polynomial.polyvander2d(y, x, (2, 2)).reshape(-1, 9)
     ridge = np.diag([0, 0, 0.03, 0, 0.03, 0.03, 0.03, 0.03, 0.03])
     rest = grey - np.median(grey)
     for _ in range(40):
@@ -595,7 +595,7 @@ def lift_ink(image):
     level = min(6 * noise, ink.max())
     for _ in range(5):
         level = ink[ink >= level / 2].mean()
-    if level < max(5 * noise, 8):
+    if not level >= max(5 * noise, 8):  # NaN, too, on paper without a mark
         raise InputError("no digit stands out from the paper; write larger or darker")
     return ink / level
 
