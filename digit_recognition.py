@@ -82,7 +82,7 @@ class Settings:
     activation: str = flag("relu", "of the layers", choices=("relu", "gelu", "silu", "tanh"))
     epochs: int = flag(7, "passes over the images: more take longer and err less", 1, 9999)
     batch_size: int = flag(256, "images in a step", 1, 65536)
-    learning_rate: float | None = flag(None, "peak (default: the optimizer's own)", 1e-9, 1e9)
+    learning_rate: float | None = flag(None, "its peak (default: the optimizer's own)", 1e-9, 1e9)
     optimizer: str = flag("adam", "how steps are taken", choices=tuple(OPTIMIZERS))
     augment: bool = flag(True, "warp each training image a little, anew each epoch")
     seed: int = flag(0, "the same seed repeats a run", 0, 2**31 - 1)

@@ -152,6 +152,15 @@ def test_a_one_is_no_speck_and_specks_are_no_digits(mnist):
     assert len(dr.prepare(Image.fromarray(np.uint8(255 * (1 - page))))) == 3
 
 
+def test_dirt_far_above_a_digit_does_not_hide_it(mnist):
+    page = np.pad(enlarge(mnist[2][0, ..., 0], 112), ((200, 20), (20, 20)))
+    clean = dr.prepare(Image.fromarray(np.uint8(255 * (1 - page))))
+    page[10:18, 70:78] = 1
+    dirty = dr.prepare(Image.fromarray(np.uint8(255 * (1 - page))))
+    assert dirty.shape == clean.shape == (1, 28, 28)
+    assert np.abs(dirty.astype(int) - clean).mean() < 3
+
+
 def test_a_broken_stroke_is_one_digit(mnist):
     for image in mnist[2][mnist[3] == 0][:5, ..., 0]:
         page = np.pad(enlarge(image, 112), 20)
