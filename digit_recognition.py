@@ -32,6 +32,7 @@ import sys
 import tempfile
 import time
 import warnings
+import zipfile
 from collections import namedtuple
 from pathlib import Path
 
@@ -174,9 +175,10 @@ def read_idx(path):
 
 def read_npz(path):
     """Return the four arrays of an .npz, never unpickled."""
-    with np.load(path, allow_pickle=False) as stored:
-        if sum(entry.file_size for entry in stored.zip.infolist()) > MAX_BYTES:
+    with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
             raise ValueError("it unpacks to more than 2 GiB")
+    with np.load(path, allow_pickle=False) as stored:
         return [stored[name] for name in ARRAYS]
 
 
@@ -683,11 +685,13 @@ def load_model(path):
 def read_digits(image_or_path, model="output/model.keras"):
     """Return the Reading of an image: a path, a Pillow image, or an array, uint8 (height, width).
 
+    It has the digits from left to right, a str; their probabilities, float32 (n, classes); their
+    images as the network saw them, uint8 (n, 28, 28); and whether all are confident, above 0.8.
     model: a Keras model, or a path. Raises InputError if the image or the model cannot be used.
     """
     model = load_model(str(model)) if isinstance(model, str | Path) else model
     name = image_or_path if isinstance(image_or_path, str | Path) else "image"
-    with advising(name, "give a whole image, such as a PNG or JPEG"):
+    with advising(name, "give a whole image, such as a PNG or JPEG, or a folder of them"):
         images = prepare(open_grey(image_or_path))
     probabilities = np.asarray(model(images[..., None], training=False))
     digits, best = probabilities.argmax(axis=1), probabilities.max(axis=1)
