@@ -83,7 +83,7 @@ class Settings:
     activation: str = flag("relu", "of the layers", choices=("relu", "gelu", "silu", "tanh"))
     epochs: int = flag(7, "passes over the images: more take longer and err less", 1, 9999)
     batch_size: int = flag(256, "images in a step", 1, 65536)
-    learning_rate: float | None = flag(None, "its peak (default: the optimizer's own)", 1e-9, 1e9)
+    learning_rate: float | None = flag(None, "highest (default: the optimizer's own)", 1e-9, 1e9)
     optimizer: str = flag("adam", "how steps are taken", choices=tuple(OPTIMIZERS))
     augment: bool = flag(True, "warp each training image a little, anew each epoch")
     seed: int = flag(0, "the same seed repeats a run", 0, 2**31 - 1)
@@ -185,8 +185,8 @@ def read_npz(path):
 def as_images(images, name):
     """Return images as uint8 (n, height, width, 1), floats from 0 to 1 scaled; InputError."""
     images = images[..., None] if images.ndim == 3 else images
-    fit = images.dtype.kind in "buif" and images.ndim == 4 and images.shape[3] == 1 and images.size
-    if not fit or not 0 <= images.min() <= images.max() <= 255:
+    grey = images.dtype.kind in "buif" and images.ndim == 4 and images.shape[3] == 1 and images.size
+    if not grey or not 0 <= images.min() <= images.max() <= 255:
         form = "grey images, (n, height, width), from 0 to 255 or 0 to 1"
         raise InputError(f"{name} is {images.dtype} {images.shape}; give {form}")
     if images.dtype.kind in "bf" and images.max() <= 1:
@@ -196,12 +196,12 @@ def as_images(images, name):
 
 def as_labels(labels, name):
     """Return labels as int64 (n,); one-hot rows and whole floats are understood; InputError."""
-    fit = labels.dtype.kind in "buif" and labels.ndim in (1, 2) and labels.size
-    if fit and labels.ndim == 2 and labels.shape[1] > 1:
-        fit = np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()
+    known = labels.dtype.kind in "buif" and labels.ndim in (1, 2) and labels.size
+    if known and labels.ndim == 2 and labels.shape[1] > 1:
+        known = np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()
         labels = labels.argmax(axis=1)
     labels = labels.ravel()
-    if not fit or not ((labels >= 0) & (labels < 1000) & (labels % 1 == 0)).all():
+    if not known or not ((labels >= 0) & (labels < 1000) & (labels % 1 == 0)).all():
         raise InputError(f"{name}: give whole numbers from 0 to 999, (n,), or one-hot rows")
     return labels.astype(np.int64)
 
@@ -223,13 +223,13 @@ def load_data(path=None, limit=None):
                 arrays = sum(import_tensorflow()[1].datasets.mnist.load_data(), ())
         x_train, x_test = (as_images(arrays[i], ARRAYS[i]) for i in (0, 2))
         y_train, y_test = (as_labels(arrays[i], ARRAYS[i]) for i in (1, 3))
-        for fit, needed in [
+        for holds, needed in [
             (len(x_train) == len(y_train) and len(x_test) == len(y_test), "a label an image"),
             (x_train.shape[1:] == x_test.shape[1:], "images of one size"),
             (len(x_train) >= 24 and y_train.min() < y_train.max(), "24 images, of two labels"),
             (y_test.max() <= y_train.max(), "no label in y_test above those in y_train"),
         ]:
-            if not fit:
+            if not holds:
                 raise InputError(f"a data set needs {needed}; correct it")
     return x_train[:limit], y_train[:limit], x_test[:limit], y_test[:limit], int(y_train.max()) + 1
 
@@ -374,22 +374,17 @@ def training_batches(images, labels, epoch, settings):
     return starts.map(batch).prefetch(2).with_options(options)
 
 
-def fit(model, batches, validation, epoch, settings):
-    """Train the compiled model, saving it after each epoch, and return the run's progress.
+def fit(model, batches, validation, epoch, progress, settings):
+    """Train the compiled model for the epochs that progress lacks; save both after each.
 
-    epoch: the batches' tf.Variable. Raises InputError if there is no such run to resume,
-    FloatingPointError if the loss becomes NaN.
+    epoch: the batches' tf.Variable. Raises FloatingPointError if the loss becomes NaN.
     """
     variables, terminal = model.variables + model.optimizer.variables, sys.stdout.isatty()
-    progress = {"settings": settings.recorded(), "history": {}}
-    progress |= {"train_seconds": 0.0, "train_cpu_seconds": 0.0}
-    if settings.resume:
-        progress = restore_progress(variables, settings)
+    stop = import_tensorflow()[1].callbacks.TerminateOnNaN()
     for number in range(len(progress["history"].get("loss", [])), settings.epochs):
         epoch.assign(number)
         print(f"Epoch {number + 1}/{settings.epochs}", end="\n" if terminal else "  ", flush=True)
         began, cpu_began = time.perf_counter(), time.process_time()
-        stop = import_tensorflow()[1].callbacks.TerminateOnNaN()
         figures = model.fit(batches, verbose=int(terminal), callbacks=[stop], shuffle=False).history
         progress["train_seconds"] += time.perf_counter() - began
         progress["train_cpu_seconds"] += time.process_time() - cpu_began
@@ -404,11 +399,10 @@ def fit(model, batches, validation, epoch, settings):
         arrays = [variable.numpy() for variable in variables]
         with replacing(settings.output_dir) as fresh:
             np.savez(fresh / UNFINISHED, *arrays, progress=json.dumps(progress))
-    return progress
 
 
-def restore_progress(variables, settings):
-    """Put an interrupted run's state into the variables and return its progress; InputError."""
+def restore_progress(model, settings):
+    """Put an interrupted run's state into the compiled model; return its progress; InputError."""
     path = Path(settings.output_dir, UNFINISHED)
     with advising(path, "nothing to resume, omit --resume"), np.load(path) as stored:
         progress = json.loads(str(stored["progress"]))
@@ -416,7 +410,7 @@ def restore_progress(variables, settings):
             if value != (before := progress["settings"].get(name)):
                 change = f"--{name.replace('_', '-')} was {before}, now {value}"
                 raise InputError(f"--resume: {change}; make it the same")
-        for i, variable in enumerate(variables):
+        for i, variable in enumerate(model.variables + model.optimizer.variables):
             variable.assign(stored[f"arr_{i}"])
     return progress
 
@@ -444,10 +438,15 @@ def train(training, validation, classes, settings):
         model = on_each_core(network, cores) if apart and len(devices) == 1 else network
         compile_model(model, settings.epochs * len(batches), settings)
     prepare_folder(settings.output_dir)
+    progress = {"settings": settings.recorded(), "history": {}, "replicas": len(devices)}
+    progress |= {"train_seconds": 0.0, "train_cpu_seconds": 0.0}
+    if settings.resume:
+        progress = restore_progress(model, settings)
     network.summary()
     print(f"Training on {len(training[0])} images, validating on {len(validation[0])}", flush=True)
-    progress = fit(model, batches, (validation[0], one_hot[validation[1]]), epoch, settings)
-    return network, progress | {"replicas": len(devices)}
+    held_out = validation[0], one_hot[validation[1]]
+    fit(model, batches, held_out, epoch, progress, settings)
+    return network, progress
 
 
 # ---------------------------------------------------------------------------------- Evaluation
@@ -584,10 +583,11 @@ def lift_ink(image):
     grey = np.asarray(image.resize((60, 60), Image.Resampling.NEAREST), float).ravel()
     y, x = np.mgrid[-1:1:60j, -1:1:60j]
     terms = np.polynomial.polynomial.polyvander2d(y, x, (2, 2)).reshape(-1, 9)
+    # Bending has a price, or the surface would follow a digit that fills the image.
     ridge = np.diag([0, 0, 0.03, 0, 0.03, 0.03, 0.03, 0.03, 0.03])
     rest = grey - np.median(grey)
     for _ in range(40):
-        weights = terms.T / (100 + rest**2)
+        weights = terms.T / (10**2 + rest**2)  # a pixel ten grey levels off counts half
         surface = np.linalg.solve(weights @ terms + ridge * weights[0].sum(), weights @ grey)
         rest = grey - terms @ surface
     axes = (np.linspace(-1, 1, side) for side in image.size[::-1])
@@ -632,8 +632,8 @@ def to_mnist_form(ink):
     thinner or thicker than MNIST's are brought to its range.
     """
     ink = np.pad(255 * np.clip((ink - 0.2) / 0.9, 0, 1), max(ink.shape) // 4)
-    image = ImageOps.contain(Image.fromarray(np.uint8(ink)), (150, 150))
-    image = ImageOps.autocontrast(image)  # five pixels for one of MNIST's
+    # 100 pixels for the digit and its margins: five for each of MNIST's.
+    image = ImageOps.autocontrast(ImageOps.contain(Image.fromarray(np.uint8(ink)), (150, 150)))
     solid = np.asarray(image) > 99
     edge = (solid[1:] != solid[:-1]).sum() + (solid[:, 1:] != solid[:, :-1]).sum()
     width = 2 * solid.sum() / (edge * math.pi / 4)
