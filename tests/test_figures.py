@@ -2,31 +2,36 @@
 
 import numpy as np
 from matplotlib import colors
+from matplotlib.figure import Figure
 from PIL import Image
 
 import digit_recognition as dr
 
-HISTORY = {
-    "accuracy": [0.9, 0.95],
-    "loss": [0.3, 0.2],
-    "val_accuracy": [0.97, 0.98],
-    "val_loss": [0.1, 0.09],
-}
+HISTORY = [
+    {"accuracy": 0.9, "loss": 0.3, "val_accuracy": 0.97, "val_loss": 0.1},
+    {"accuracy": 0.95, "loss": 0.2, "val_accuracy": 0.98, "val_loss": 0.09},
+]
+
+
+def column(name):
+    return [row[name] for row in HISTORY]
 
 
 def test_the_curves_are_the_history():
-    figure = dr.plot_history(HISTORY)
+    figure = Figure()
+    dr.plot_history(figure, HISTORY)
     for axis, name in zip(figure.axes, ("accuracy", "loss"), strict=True):
         training, validation = axis.lines
-        assert list(training.get_ydata()) == HISTORY[name] and list(training.get_xdata()) == [1, 2]
-        assert list(validation.get_ydata()) == HISTORY[f"val_{name}"]
+        assert list(training.get_ydata()) == column(name) and list(training.get_xdata()) == [1, 2]
+        assert list(validation.get_ydata()) == column(f"val_{name}")
         assert [text.get_text() for text in axis.get_legend().texts] == ["training", "validation"]
 
 
 def test_each_digit_says_what_it_was_read_as_and_what_it_is(mnist):
     labels = mnist[3][:3]
     probabilities = np.eye(10)[[labels[0], (labels[1] + 1) % 10, labels[2]]] * 0.9
-    figure = dr.plot_digits(mnist[2][:3], labels, probabilities, "some")
+    figure = Figure()
+    dr.plot_digits(figure, "some", mnist[2][:3], labels, probabilities)
     titles = [axis.title for axis in figure.axes if axis.get_title()]
     assert titles[0].get_text() == f"predicted {labels[0]}, true {labels[0]}\n90.0%"
     assert (
@@ -37,13 +42,17 @@ def test_each_digit_says_what_it_was_read_as_and_what_it_is(mnist):
 
 def test_no_mistakes_make_an_empty_figure_not_a_crash():
     empty = np.zeros((0, 28, 28, 1)), np.zeros(0, int), np.zeros((0, 10))
-    assert not any(axis.get_title() for axis in dr.plot_digits(*empty, "none").axes)
+    figure = Figure()
+    dr.plot_digits(figure, "none", *empty)
+    assert not any(axis.get_title() for axis in figure.axes)
 
 
 def test_the_confusion_matrix_shows_its_counts():
     confusion = np.diag([5, 4, 3])
     confusion[0, 2] = 1
-    axis = dr.plot_confusion(confusion).axes[0]
+    figure = Figure()
+    dr.plot_confusion(figure, confusion)
+    axis = figure.axes[0]
     assert sorted(text.get_text() for text in axis.texts) == ["1", "3", "4", "5"]
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted label", "true label")
 
