@@ -380,7 +380,8 @@ def fit(model, batches, validation, epoch, progress, settings):
         print("  ".join(f"{name} {value:.4f}" for name, value in row.items()), flush=True)
         # Keras's BackupAndRestore writes two files in place: a kill in between tears them.
         with replacing(settings.output_dir) as fresh:
-            np.savez(fresh / UNFINISHED, *variables, progress=json.dumps(progress))
+            arrays = [variable.numpy() for variable in variables]
+            np.savez(fresh / UNFINISHED, *arrays, progress=json.dumps(progress))
 
 
 def restore_progress(model, settings):
