@@ -615,7 +615,10 @@ def prepare(image):
         if off_centre < 0.6 and np.ptp(places, axis=0).max() < 20:
             return pixels[None]
     side = np.clip(max(image.size), 128, 800)
-    ink = lift_ink(ImageOps.contain(image, (side, side)))
+    page = ImageOps.contain(image, (side, side))
+    if max(image.size) < 8 or min(page.size) < 8:
+        raise InputError("too small for a digit; give an image of 8 x 8 pixels or more")
+    ink = lift_ink(page)
     return np.stack([to_mnist_form(ink[box]) for box in find_digits(ink > 0.4)])
 
 
