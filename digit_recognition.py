@@ -120,10 +120,11 @@ def advising(name, remedy):
     """Turn what goes wrong with the named thing, in whatever way, into an InputError."""
     try:
         yield
+    except InputError as error:  # it brings a remedy of its own
+        raise InputError(f"{name}: {error}") from None
     except Exception as error:
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        advice = "" if isinstance(error, InputError) else f"; {remedy}"  # it brings its own
-        raise InputError(f"{name}: {' '.join(text.split())[:150]}{advice}") from None
+        raise InputError(f"{name}: {' '.join(text.split())[:150]}; {remedy}") from None
 
 
 @functools.cache

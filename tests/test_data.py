@@ -140,6 +140,15 @@ def test_a_hostile_npz_is_never_unpickled(tmp_path, small):
         dr.load_data(tmp_path / "trap.npz")
 
 
+def test_a_bad_file_of_a_folder_is_named_and_its_remedy_whole(tmp_path, small):
+    file = write_idx(tmp_path, small) / "t10k-labels-idx1-ubyte"
+    file.write_bytes(b"no IDX")
+    with pytest.raises(dr.InputError) as caught:
+        dr.load_data(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}: {file.name}: its magic number")
+    assert str(caught.value).endswith(dr.DATA_FORMS)
+
+
 @settings(max_examples=FUZZ_CASES, deadline=None)
 @given(
     content=st.binary(max_size=400),
