@@ -183,9 +183,11 @@ def as_numbers(images, labels, part):
         raise InputError(f"x_{part} is {images.dtype} {images.shape}; give {form}")
     if images.dtype.kind in "bf" and images.max() <= 1:
         images = np.rint(images * np.float32(255))
-    if labels.ndim == 2 and (np.sort(labels) == np.eye(labels.shape[1])[-1]).all():
+    known = labels.dtype.kind in "buif"
+    if known and labels.ndim == 2 and labels.shape[1] > 1:
+        known = np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()
         labels = labels.argmax(axis=1)
-    known = labels.dtype.kind in "buif" and labels.size == len(images)
+    known = known and labels.shape in ((len(images),), (len(images), 1))
     if not known or not np.isin(labels, np.arange(1000)).all():
         form = "a whole number from 0 to 999, or a one-hot row, for each image"
         raise InputError(f"y_{part} is {labels.dtype} {labels.shape}; give {form}")

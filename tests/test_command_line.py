@@ -229,6 +229,7 @@ BAD_DATA = {
     "text labels": lambda p, s: save(p / "d.npz", s, y_train=s["y_train"].astype(str)),
     "broken labels": lambda p, s: save(p / "d.npz", s, y_train=s["y_train"] + 0.5),
     "NaN labels": lambda p, s: save(p / "d.npz", s, y_train=s["y_train"] * np.nan),
+    "labels in pairs": lambda p, s: save(p / "d.npz", s, y_train=s["y_train"].reshape(120, 2)),
     "not one-hot": lambda p, s: save(p / "d.npz", s, y_train=np.ones((240, 10))),
     "one class": lambda p, s: save(p / "d.npz", s, y_train=s["y_train"] * 0),
     "no images": lambda p, s: save(

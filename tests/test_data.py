@@ -140,6 +140,11 @@ def test_a_hostile_npz_is_never_unpickled(tmp_path, small):
         dr.load_data(tmp_path / "trap.npz")
 
 
+def test_a_column_of_ones_is_labels_not_one_hot(tmp_path, small):
+    np.savez(tmp_path / "set.npz", **(small | {"y_test": np.ones((60, 1), int)}))
+    assert np.array_equal(dr.load_data(tmp_path / "set.npz")[3], np.ones(60))
+
+
 def test_a_bad_file_of_a_folder_is_named_and_its_remedy_whole(tmp_path, small):
     file = write_idx(tmp_path, small) / "t10k-labels-idx1-ubyte"
     file.write_bytes(b"no IDX")
