@@ -524,6 +524,7 @@ def open_grey(source):
     """Return a path's, an array's or a Pillow image as a grey Pillow image: upright, on white."""
     image = Image.fromarray(source) if isinstance(source, np.ndarray) else source
     image = image if isinstance(image, Image.Image) else Image.open(image)
+    image.draft("L", (1600, 1600))  # lets a large JPEG be decoded at a fraction of its size
     image = ImageOps.exif_transpose(image)
     if image.mode[0] in "IF":  # 16 bits and more, which convert() would clip
         values = np.asarray(image, np.float32) - min(image.getextrema())
