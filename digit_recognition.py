@@ -787,7 +787,8 @@ def parse_arguments(arguments=None):
             group = parser.add_argument_group(GROUPS[field.name])
         option = "--" + field.name.replace("_", "-")
         group.add_argument(option, default=field.default, **field.metadata)
-    return Settings(**vars(parser.parse_args(arguments)))
+    values = vars(parser.parse_args(arguments))
+    return Settings(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
 
 
 def complain(message, code):
