@@ -817,7 +817,7 @@ def main(arguments=None):
         command, begun = ["python", *sys.argv], Path(settings.output_dir, UNFINISHED).exists()
         if begun and not (settings.resume or settings.predict):
             command.append("--resume")
-        return complain(f"interrupted; go on with {shlex.join(command)}", interrupt.args[0])
+        return complain(f"interrupted; go on with {shlex.join(command)}", (*interrupt.args, 130)[0])
 
 
 if __name__ == "__main__":
