@@ -88,7 +88,9 @@ def itself(part, *arguments):
 
 def train_plainly(model, batch_size, epochs, target, seed, folder):
     """Fit in the usual three lines, on float images; stop at the target test accuracy."""
-    keras = dr.import_tensorflow()[1]
+    dr.import_tensorflow()
+    import keras
+
     keras.utils.set_random_seed(seed)
     x_train, y_train, x_test, y_test, _ = dr.load_data()
     x_train, x_test = x_train.astype("float32") / 255, x_test.astype("float32") / 255
@@ -108,7 +110,10 @@ def train_plainly(model, batch_size, epochs, target, seed, folder):
 
 
 def our_network(keras):
-    layers = [keras.layers.Rescaling(255.0), *dr.build_model((28, 28, 1), 10, dr.Settings()).layers]
+    layers = [
+        keras.layers.Rescaling(255.0),
+        *dr.build_model((28, 28, 1), 10, dr.parse_settings([])).layers,
+    ]
     return keras.Sequential([keras.Input((28, 28, 1)), *layers])
 
 
@@ -131,7 +136,9 @@ def published_network(keras):
 
 def matrix_product_speed():
     """Return the floating-point operations a second of a 2048 x 2048 matrix product."""
-    tf, _ = dr.import_tensorflow()
+    dr.import_tensorflow()
+    import tensorflow as tf
+
     matrix, times = tf.random.normal((2048, 2048)), []
     for _ in range(24):
         began = time.perf_counter()
@@ -413,10 +420,10 @@ def main():
         return statistics.median(run[key] for run in runs[name])
 
     epoch, speed = (
-        middle("default", "train_seconds") / dr.Settings().epochs,
+        middle("default", "train_seconds") / dr.parse_settings([]).epochs,
         statistics.median(speeds),
     )
-    share = 55000 / epoch * training_operations(dr.Settings()) / speed
+    share = 55000 / epoch * training_operations(dr.parse_settings([])) / speed
     ratio = middle("default", "seconds") / middle("published", "train_seconds")
     print(
         f"default: {epoch:.2f} s an epoch, {55000 / epoch:.0f} images a second, {100 * share:.0f} %"

@@ -15,6 +15,14 @@ SCRIPT = Path(digit_recognition.__file__)
 QUICK = ["--limit", "12000", "--epochs", "3", "--batch-size", "128", "--no-show"]
 
 matplotlib.use("agg")
+digit_recognition.import_tensorflow()  # quietly, before a test imports it
+
+
+def make_settings(optimizer="adam", **changes):
+    """The settings of a command line without words, but for the changes."""
+    settings = digit_recognition.parse_settings(["--optimizer", optimizer])
+    vars(settings).update(changes)
+    return settings
 
 
 def run_script(*arguments, cwd=None, timeout=120, **options):

@@ -6,6 +6,7 @@ import os
 import struct
 import sys
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -112,7 +113,6 @@ def test_what_can_be_understood_is_accepted(tmp_path, small, change):
 
 def test_without_the_bundled_file_keras_downloads_mnist(monkeypatch, tmp_path, small):
     monkeypatch.setattr(dr, "BUNDLED_DATA", tmp_path / "data" / "mnist.npz")
-    keras = dr.import_tensorflow()[1]
     stored = (small["x_train"], small["y_train"]), (small["x_test"], small["y_test"])
     monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: stored)
     assert len(dr.load_data()[0]) == 240
@@ -120,7 +120,6 @@ def test_without_the_bundled_file_keras_downloads_mnist(monkeypatch, tmp_path, s
 
 def test_without_a_file_and_a_network_one_line_says_how_to_go_on(monkeypatch, tmp_path):
     monkeypatch.setattr(dr, "BUNDLED_DATA", tmp_path / "data" / "mnist.npz")
-    keras = dr.import_tensorflow()[1]
 
     def unreachable():
         raise Exception("URL fetch failure on https://example.invalid: None -- no network")

@@ -1,15 +1,15 @@
 """Model: by default exactly two blocks, Dense 128 and Dense 10; every flag changes its part."""
 
-import dataclasses
-
+import keras
 import numpy as np
 import pytest
+from conftest import make_settings
 
 import digit_recognition as dr
 
 
 def build(shape=(28, 28, 1), classes=10, **changes):
-    return dr.build_model(shape, classes, dataclasses.replace(dr.Settings(), **changes))
+    return dr.build_model(shape, classes, make_settings(**changes))
 
 
 def test_the_default_is_the_network_of_the_readme():
@@ -31,7 +31,6 @@ def test_it_takes_raw_pixels_and_gives_probabilities(mnist):
 
 
 def test_pooling_before_relu_is_the_same_function(mnist):
-    keras = dr.import_tensorflow()[1]
     model = build()
     swapped = keras.Sequential([model.layers[i] for i in (0, 1, 3, 2, 4, 6, 5, 7, 8, 9)])
     assert np.allclose(model(mnist[2][:50]), swapped(mnist[2][:50]), atol=1e-6)
@@ -66,9 +65,9 @@ def test_too_many_blocks_are_refused():
 
 @pytest.mark.parametrize("optimizer", dr.OPTIMIZERS)
 def test_each_optimizer_learns(small, optimizer):
-    settings = dr.Settings(optimizer=optimizer)
+    settings = make_settings(optimizer=optimizer, batch_size=24, epochs=6)
     model = build()
-    dr.compile_model(model, 60, settings)
+    dr.compile_model(model, 240, settings)
     x, y = small["x_train"][..., None], np.eye(10)[small["y_train"]]
     before = model.evaluate(x, y, verbose=0)[0]
     model.fit(x, y, batch_size=24, epochs=6, verbose=0)
@@ -77,7 +76,7 @@ def test_each_optimizer_learns(small, optimizer):
 
 def test_the_learning_rate_climbs_for_a_fifth_and_falls_to_zero():
     model = build()
-    dr.compile_model(model, 100, dr.Settings(learning_rate=0.5))
+    dr.compile_model(model, 50, make_settings(learning_rate=0.5, epochs=2, batch_size=1))
     rates = [float(model.optimizer._learning_rate(step)) for step in range(101)]
     assert int(np.argmax(rates)) == 20 and max(rates) == pytest.approx(0.5)
     assert rates[0] == 0 and rates[100] == pytest.approx(0, abs=1e-6)

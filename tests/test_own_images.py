@@ -5,6 +5,7 @@ import json
 import shutil
 import time
 
+import keras
 import numpy as np
 import pytest
 from conftest import run_script
@@ -272,7 +273,6 @@ def test_many_bad_images_are_a_line_each_and_no_warning(bad_images, network, tmp
 
 
 def test_no_model_a_file_that_is_none_and_one_of_another_shape_are_one_line(main, tmp_path, small):
-    keras = dr.import_tensorflow()[1]
     (tmp_path / "text.keras").write_text("no model")
     other = keras.Sequential([keras.Input((32, 32, 1)), keras.layers.Flatten()])
     other.save(tmp_path / "other.keras")
@@ -291,7 +291,6 @@ def test_no_model_a_file_that_is_none_and_one_of_another_shape_are_one_line(main
 
 
 def test_a_model_file_cannot_run_code(tmp_path):
-    keras = dr.import_tensorflow()[1]
     layers = [keras.Input((28, 28, 1)), keras.layers.Lambda(lambda x: x), keras.layers.Flatten()]
     keras.Sequential(layers).save(tmp_path / "code.keras")
     with pytest.raises(dr.InputError, match="code"):

@@ -1,22 +1,24 @@
 """Training: warped batches that depend on seed, epoch and place alone; runs that can go on."""
 
-import dataclasses
 import json
+import os
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from conftest import make_settings
 
 import digit_recognition as dr
 
-SETTINGS = dr.Settings(batch_size=64, epochs=2)
+SETTINGS = {"batch_size": 64, "epochs": 2}
 
 
 def batches(small, epoch, **changes):
-    tf = dr.import_tensorflow()[0]
     variable = tf.Variable(epoch, dtype="int64")
-    settings = dataclasses.replace(SETTINGS, **changes)
+    settings = make_settings(**(SETTINGS | changes))
     return dr.training_batches(small["x_train"][..., None], small["y_train"], variable, settings)
 
 
@@ -54,7 +56,6 @@ def test_a_warp_without_pulls_changes_nothing(small, monkeypatch):
 
 def test_a_warp_is_the_bilinear_reading_at_the_pulled_places(small):
     """Held against a plain loop over pixels."""
-    tf = dr.import_tensorflow()[0]
     image = small["x_train"][:1, ..., None]
     pulls = tf.random.stateless_normal((1, 4, 4, 2), (3, 4), stddev=dr.WARP)
     pulls = tf.image.resize(pulls, (28, 28), "bicubic").numpy()[0]
@@ -77,69 +78,79 @@ def test_a_warped_digit_stays_the_same_digit(small):
     assert 0.5 < np.mean(alike) < 0.97
 
 
-def train(small, folder, **changes):
-    data = (small["x_train"][..., None], small["y_train"].astype(int))
-    settings = dataclasses.replace(SETTINGS, output_dir=str(folder), **changes)
-    return dr.train(data, data, 10, settings)
+class Killed(BaseException):
+    """In the place of SIGKILL, which test_command_line sends to real processes."""
 
 
-@pytest.mark.parametrize(("cores", "count"), [(2, 64), (3, 32), (4, 2), (2, 1)])
-def test_parts_on_each_core_are_the_network_on_the_whole_batch(small, cores, count):
-    tf = dr.import_tensorflow()[0]
-    network = dr.build_model((28, 28, 1), 10, SETTINGS)
-    images = small["x_train"][:count, ..., None].astype("float32")
-    labels = np.eye(10, dtype="float32")[small["y_train"][:count]]
-    parts = dr.on_each_core(network, cores)
-    found = []
-    for model in (network, parts):
-        dr.compile_model(model, 10, SETTINGS)
-        with tf.GradientTape() as tape:
-            outputs = model(images, training=True)
-            loss = model.compute_loss(images, labels, outputs, training=True)
-        found.append((outputs, tape.gradient(loss, network.trainable_variables)))
-    assert [variable.path for variable in parts.trainable_variables] == [
-        variable.path for variable in network.trainable_variables
-    ]
-    assert np.allclose(found[0][0], found[1][0], atol=1e-6)
-    for whole, apart in zip(found[0][1], found[1][1], strict=True):
-        assert np.allclose(whole, apart, atol=1e-6)
+def train(small, folder, killed_while_writing=False, **changes):
+    images = small["x_train"][..., None]
+    data = (images, np.eye(10, dtype="float32")[small["y_train"]])
+    settings = make_settings(**(SETTINGS | {"output_dir": folder, "data": None} | changes))
+    dr.prepare_folder(folder)
+    keras.utils.set_random_seed(settings.seed)
+    with dr.unfinished_folder(settings) as unfinished:
+        model = dr.build_model((28, 28, 1), 10, settings)
+        dr.compile_model(model, len(images), settings)
+        history, _ = dr.train(model, data, data, unfinished, settings)
+        if killed_while_writing:
+            raise Killed
+    return model, history
+
+
+def leave_unfinished(small, folder, **changes):
+    """Train, and be killed before anything is written; return the folder that is left."""
+    with pytest.raises(Killed):
+        train(small, folder, killed_while_writing=True, **changes)
+    (left,) = folder.glob(dr.UNFINISHED + "*")
+    return left
+
+
+def same_weights(one, other):
+    pairs = zip(one.get_weights(), other.get_weights(), strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(small, tmp_path, monkeypatch):
-    whole, progress = train(small, tmp_path / "whole", epochs=3)
+    whole, history = train(small, tmp_path / "whole", epochs=3)
+    original = keras.callbacks.BackupAndRestore.on_epoch_end
 
-    class Killed(Exception):
-        pass
-
-    original = dr.json.dumps
-
-    def dies_after_two(value, **options):
-        text = original(value, **options)
-        if len(value.get("history", [])) == 3:
+    def dies_in_the_third(self, epoch, logs=None):
+        if epoch == 2:
             raise Killed
-        return text
+        original(self, epoch, logs)
 
-    monkeypatch.setattr(dr.json, "dumps", dies_after_two)
+    monkeypatch.setattr(keras.callbacks.BackupAndRestore, "on_epoch_end", dies_in_the_third)
     with pytest.raises(Killed):
         train(small, tmp_path / "cut", epochs=3)
     monkeypatch.undo()
-    resumed, resumed_progress = train(small, tmp_path / "cut", epochs=3, resume=True)
-    assert resumed_progress["history"] == progress["history"]
-    assert len(progress["history"]) == 3
-    for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
-        assert np.array_equal(a, b)
+    (left,) = (tmp_path / "cut").iterdir()
+    assert len((left / "history.csv").read_text().splitlines()) == 4  # the third epoch's is there
+    resumed, resumed_history = train(small, tmp_path / "cut", epochs=3, resume=True)
+    assert resumed_history == history and len(history) == 3
+    assert same_weights(whole, resumed)
 
 
-def test_a_run_killed_after_its_last_epoch_only_has_its_outputs_to_write(small, tmp_path):
-    model, progress = train(small, tmp_path)
-    again, again_progress = train(small, tmp_path, resume=True)
-    assert again_progress == progress
-    for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
-        assert np.array_equal(a, b)
+def test_a_backup_torn_by_a_kill_loses_one_epoch_and_nothing_else(small, tmp_path):
+    whole, history = train(small, tmp_path / "whole", epochs=3)
+    left = leave_unfinished(small, tmp_path / "cut", epochs=3)
+    torn = left / "backup" / "latest.weights.h5"
+    torn.write_bytes(torn.read_bytes()[:5000])
+    resumed, resumed_history = train(small, tmp_path / "cut", epochs=3, resume=True)
+    assert resumed_history == history
+    assert same_weights(whole, resumed)
+
+
+def test_a_run_killed_after_its_last_epoch_only_has_its_outputs_to_write(small, tmp_path, capsys):
+    model, history = train(small, tmp_path / "whole")
+    leave_unfinished(small, tmp_path / "cut")
+    capsys.readouterr()
+    again, again_history = train(small, tmp_path / "cut", resume=True)
+    assert again_history == history and "Epoch" not in capsys.readouterr().out
+    assert same_weights(model, again)
 
 
 def test_resume_names_the_setting_that_differs(small, tmp_path):
-    train(small, tmp_path)
+    leave_unfinished(small, tmp_path)
     with pytest.raises(dr.InputError, match=r"--resume: --batch-size was 64, now 32"):
         train(small, tmp_path, batch_size=32, resume=True)
 
@@ -149,10 +160,28 @@ def test_resume_with_nothing_to_resume_is_refused(small, tmp_path):
         train(small, tmp_path, resume=True)
 
 
-def test_a_damaged_progress_file_is_refused(small, tmp_path):
-    (tmp_path / dr.UNFINISHED).write_bytes(b"PK torn")
-    with pytest.raises(dr.InputError, match="nothing to resume"):
+@pytest.mark.parametrize("name", ["settings.json", "latest.weights.h5", "training_metadata.json"])
+def test_a_damaged_backup_is_refused(small, tmp_path, name):
+    left = leave_unfinished(small, tmp_path)
+    for path in left.rglob(name + "*"):
+        path.write_bytes(b"PK torn")
+    with pytest.raises(dr.InputError, match=r"nothing to resume") as caught:
         train(small, tmp_path, resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_completed_run_drops_an_unfinished_one(small, tmp_path):
+    leave_unfinished(small, tmp_path)
+    train(small, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_completed_run_leaves_what_another_run_is_writing(small, tmp_path):
+    left = leave_unfinished(small, tmp_path)
+    now = dr.time.time() + 60
+    os.utime(left / "history.csv", (now, now))
+    train(small, tmp_path)
+    assert list(tmp_path.iterdir()) == [left]
 
 
 @pytest.mark.parametrize("rate", [1e9, 1e6])
@@ -173,7 +202,8 @@ def test_two_devices_reach_the_accuracy_of_one(tmp_path):
     """In a new Python, since devices are set before TensorFlow starts."""
     code = (
         "import sys, digit_recognition as d\n"
-        "tf, _ = d.import_tensorflow()\n"
+        "d.import_tensorflow()\n"
+        "import tensorflow as tf\n"
         "cpu = tf.config.list_physical_devices('CPU')[0]\n"
         "logical = [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[1])\n"
         "tf.config.set_logical_device_configuration(cpu, logical)\n"
