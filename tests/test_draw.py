@@ -1,0 +1,162 @@
+"""A pad to draw on: what a mouse draws is read as photos are, taken back, cleared and saved."""
+
+import os
+
+import numpy as np
+import pytest
+from conftest import run_script
+from matplotlib.backend_bases import KeyEvent, MouseEvent
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+import digit_recognition as dr
+
+ONE = [(150, 100), (150, 200), (150, 300)]
+SEVEN = [(330, 100), (400, 100), (450, 105), (420, 200), (390, 300)]
+
+
+class Hand:
+    """Somebody at the pad: draws with the mouse, presses keys and buttons."""
+
+    def __init__(self, model, folder):
+        self.figure = Figure(figsize=(10, 5))
+        FigureCanvasAgg(self.figure)
+        self.pad = dr.Pad(self.figure, model, folder)
+        self.folder = folder
+
+    def mouse(self, name, place):
+        event = MouseEvent(name, self.figure.canvas, *place, button=1)
+        self.figure.canvas.callbacks.process(name, event)
+
+    def draw(self, points, release=True):
+        places = self.pad.pad.transData.transform(points)
+        self.mouse("button_press_event", places[0])
+        for place in places[1:]:
+            self.mouse("motion_notify_event", place)
+        if release:
+            self.mouse("button_release_event", places[-1])
+
+    def press(self, key):
+        event = KeyEvent("key_press_event", self.figure.canvas, key)
+        self.figure.canvas.callbacks.process("key_press_event", event)
+
+    def click(self, button):
+        self.figure.canvas.draw()
+        place = button.ax.transAxes.transform((0.5, 0.5))
+        self.mouse("button_press_event", place)
+        self.mouse("button_release_event", place)
+
+    @property
+    def title(self):
+        return self.pad.pad.get_title()
+
+    @property
+    def ink(self):
+        return int((np.asarray(self.pad.paper.get_array()) < 128).sum())
+
+
+@pytest.fixture
+def hand(network, tmp_path):
+    return Hand(dr.load_model(network), tmp_path)
+
+
+def test_an_empty_pad_says_what_to_do(hand):
+    assert hand.title == dr.PAD_HINT and hand.ink == 0
+    assert [bar.get_height() for bar in hand.pad.bars] == [0] * 10
+
+
+def test_a_one_and_a_seven_are_read_as_a_number_with_their_probabilities(hand):
+    hand.draw(ONE)
+    assert hand.title == "1" and np.argmax([bar.get_height() for bar in hand.pad.bars]) == 1
+    hand.draw(SEVEN)
+    assert hand.title == "17" and np.argmax([bar.get_height() for bar in hand.pad.bars]) == 7
+    assert hand.pad.seen.images[0].get_array().shape == (28, 56)
+
+
+def test_a_digit_of_mnist_traced_along_its_own_ink_is_read(hand, mnist):
+    place = int(np.flatnonzero(mnist[3] == 0)[0])
+    rows, columns = np.nonzero(mnist[2][place, ..., 0] > 200)
+    angles = np.arctan2(rows - rows.mean(), columns - columns.mean())
+    around = np.argsort(angles)[::3]
+    points = np.stack([columns[around], rows[around]], axis=1) * 10.0 + 60
+    hand.draw([*points, points[0]])
+    assert hand.title == "0"
+
+
+@pytest.mark.parametrize("way", ["keys", "buttons"])
+def test_undo_takes_a_stroke_back_and_clear_all(hand, way):
+    undo, clear = {
+        "keys": (lambda: hand.press("z"), lambda: hand.press("c")),
+        "buttons": (
+            lambda: hand.click(hand.pad.buttons[1]),
+            lambda: hand.click(hand.pad.buttons[0]),
+        ),
+    }[way]
+    hand.draw(ONE)
+    ink = hand.ink
+    hand.draw(SEVEN)
+    undo()
+    assert (hand.title, hand.ink) == ("1", ink)
+    hand.draw(SEVEN)
+    clear()
+    assert (hand.title, hand.ink) == (dr.PAD_HINT, 0)
+    undo()  # of nothing is no error
+    assert hand.ink == 0
+
+
+def test_each_drawing_is_saved_under_the_next_free_name_and_read_by_predict(hand, main, network):
+    hand.draw(ONE)
+    hand.press("s")
+    hand.draw(SEVEN)
+    hand.press("s")
+    assert sorted(os.listdir(hand.folder)) == ["drawing-1.png", "drawing-2.png"]
+    code, out, _ = main(
+        "--predict", hand.folder / "drawing-2.png", "--model", network, "--output-dir", hand.folder
+    )
+    assert code == 0 and f"{hand.folder / 'drawing-2.png'}: 17  (" in out
+
+
+def test_a_click_without_motion_is_a_dot_and_no_crash(hand):
+    hand.draw([(400, 200)])
+    assert 300 < hand.ink < 700
+
+
+def test_leaving_the_pad_ends_the_stroke(hand):
+    hand.draw(ONE, release=False)
+    hand.mouse("motion_notify_event", (2, 2))
+    assert hand.title == "1"
+    ink = hand.ink
+    hand.mouse("motion_notify_event", hand.pad.pad.transData.transform((600, 200)))
+    assert hand.ink == ink and len(hand.pad.strokes) == 1
+
+
+def test_strokes_are_smooth_however_far_apart_their_points_are():
+    corner = [(100, 300), (200, 100), (300, 300)]
+    image = np.asarray(dr.draw_strokes([corner])) < 128
+    widths = image[150:290, :200].sum(axis=1)
+    assert widths.min() > 18 and widths.max() < 45
+    assert np.array_equal(
+        np.asarray(dr.draw_strokes([[(9, 9)] * 3])), np.asarray(dr.draw_strokes([[(9, 9)]]))
+    )
+
+
+def test_strokes_are_as_thick_as_mnists_in_a_digit_of_half_the_pad(hand, mnist):
+    hand.draw([(150, 100), (150, 300)])
+    (form,) = dr.prepare(Image.fromarray(hand.pad.paper.get_array().astype(np.uint8)))
+    assert 2 <= np.median((form > 127).sum(axis=1)[6:22]) <= 4
+
+
+def test_without_a_window_one_line_says_what_to_install(tmp_path):
+    for backend in ({}, {"MPLBACKEND": "tkagg"}, {"MPLBACKEND": "agg"}):
+        process = run_script("--draw", cwd=tmp_path, env={"PATH": "/usr/bin", **backend})
+        assert process.returncode == 2 and process.stderr.count("\n") == 1
+        assert "python3-tk" in process.stderr and process.stdout == ""
+        assert not list(tmp_path.iterdir())
+
+
+def test_without_a_model_the_line_is_that_of_predict(main, monkeypatch, tmp_path):
+    monkeypatch.setattr("matplotlib.pyplot.get_backend", lambda: "tkagg")
+    code, _, err = main("--draw", "--output-dir", tmp_path / "none")
+    assert code == 2 and err == main("--predict", "x.png", "--output-dir", tmp_path / "none")[2]
+    assert err.count("\n") == 1 and "train it first" in err
