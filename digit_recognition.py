@@ -60,14 +60,15 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see --help\n")
 
 
-def number(kind, low, high):
+def number_between(kind, low, high):
     """Return a type for argparse: an int or a float from low to high."""
+    name = "whole number" if kind is int else "number"
 
     def convert(word):
         with contextlib.suppress(ValueError):
-            if low <= kind(word) <= high:
-                return kind(word)
-        name = "whole number" if kind is int else "number"
+            value = kind(word)
+            if low <= value <= high:
+                return value
         raise argparse.ArgumentTypeError(f"{word!r} is not a {name} from {low} to {high}")
 
     return convert
@@ -77,30 +78,42 @@ def add_run_settings(parser):
     """Add the settings that decide a run's result."""
     add = parser.add_argument_group("data").add_argument
     add("--data", metavar="PATH", help="an .npz or a folder of IDX files (default: MNIST)")
-    add("--limit", type=number(int, 24, 10**9), metavar="N", help="only the first N images")
+    add(
+        "--limit",
+        type=number_between(int, 24, 10**9),
+        metavar="N",
+        help="only the first N images of each part",
+    )
 
     add = parser.add_argument_group("model").add_argument
     text = "filters of each block (default: 16 64)"
-    add("--filters", type=number(int, 1, 999), nargs="+", default=[16, 64], metavar="N", help=text)
+    add(
+        "--filters",
+        type=number_between(int, 1, 999),
+        nargs="+",
+        default=[16, 64],
+        metavar="N",
+        help=text,
+    )
     text = "side of the convolutions' kernels (default: 5)"
-    add("--kernel-size", type=number(int, 1, 15), default=5, metavar="N", help=text)
+    add("--kernel-size", type=number_between(int, 1, 15), default=5, metavar="N", help=text)
     text = "width of the dense layer (default: 128)"
-    add("--dense-units", type=number(int, 1, 9999), default=128, metavar="N", help=text)
+    add("--dense-units", type=number_between(int, 1, 9999), default=128, metavar="N", help=text)
     activations = ("relu", "gelu", "silu", "tanh")
     add("--activation", choices=activations, default="relu", help="of the layers (default: relu)")
 
     add = parser.add_argument_group("training").add_argument
     text = "passes over the images: more take longer and err less (default: 7)"
-    add("--epochs", type=number(int, 1, 9999), default=7, metavar="N", help=text)
+    add("--epochs", type=number_between(int, 1, 9999), default=7, metavar="N", help=text)
     text = "images in a step (default: 256)"
-    add("--batch-size", type=number(int, 1, 65536), default=256, metavar="N", help=text)
+    add("--batch-size", type=number_between(int, 1, 65536), default=256, metavar="N", help=text)
     text = "the highest of the schedule (default: the optimizer's own)"
-    add("--learning-rate", type=number(float, 1e-9, 1e9), metavar="N", help=text)
+    add("--learning-rate", type=number_between(float, 1e-9, 1e9), metavar="N", help=text)
     add("--optimizer", choices=OPTIMIZERS, default="adam", help="takes the steps (default: adam)")
     text = "warp each training image a little, anew each epoch (default: on)"
     add("--augment", action=argparse.BooleanOptionalAction, default=True, help=text)
     text = "the same seed repeats a run (default: 0)"
-    add("--seed", type=number(int, 0, 2**31 - 1), default=0, metavar="N", help=text)
+    add("--seed", type=number_between(int, 0, 2**31 - 1), default=0, metavar="N", help=text)
 
 
 def parse_settings(words=None):
@@ -133,8 +146,9 @@ def parse_settings(words=None):
 
 def recorded(settings):
     """Return the settings that decide a run's result, a dict from flag to value."""
-    names = ["data", "limit", "filters", "kernel_size", "dense_units", "activation", "epochs"]
-    names += ["batch_size", "learning_rate", "optimizer", "augment", "seed"]
+    parser = Parser(add_help=False)
+    add_run_settings(parser)
+    names = vars(parser.parse_args([]))
     return {"--" + name.replace("_", "-"): getattr(settings, name) for name in names}
 
 
@@ -167,9 +181,10 @@ def import_tensorflow():
     """Import TensorFlow and Keras without their greetings; --help need not wait for it."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # Off by default without AVX-512, where it takes a step of the stock model from 49 to 36 ms.
+    # oneDNN is off by default without AVX-512, where it takes a step from 49 to 36 ms.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    # The CUDA stub writes to file descriptor 2 before logging can be configured.
+    # What the import prints is held back, and shown if it fails: TensorFlow's CUDA stub writes to
+    # file descriptor 2 before logging can be configured.
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as held_back:
         os.dup2(held_back.fileno(), 2)
@@ -234,7 +249,7 @@ def as_images(array, name):
     if array.dtype.kind not in "buif" or array.ndim != 4 or array.shape[3] != 1 or not array.size:
         raise ValueError(f"{name} is {array.dtype} {array.shape}, not grey (n, height, width)")
     if not 0 <= array.min() <= array.max() <= 255:
-        raise ValueError(f"{name} goes beyond 0 to 255, or 0 to 1")
+        raise ValueError(f"{name} has pixels that are not from 0 to 255")
     if array.dtype.kind in "bf" and array.max() <= 1:
         array = np.rint(array * np.float32(255))
     return array.astype(np.uint8, copy=False)
@@ -291,7 +306,7 @@ def split_validation(images, labels):
 def convolution_blocks(image_shape, settings):
     """Return the layers of the blocks: convolution, pooling and activation for each of --filters.
 
-    Pooling before ReLU gives the same function as after it, a tenth faster.
+    Before ReLU or tanh, pooling gives the same function as after it, a tenth faster.
     """
     from keras.layers import Activation, Conv2D, MaxPooling2D
 
@@ -365,8 +380,11 @@ def compile_model(model, image_count, settings):
 
 # ------------------------------------------------------------------------------------ Training
 WARP = 0.8  # pixels of a 28 x 28 image, standard deviation; 0.6 and 1.0 validate worse
-SHEETS = 16  # in a batch: as good as one an image, for a third of the time
+# At most so many in a batch, of which each carries an equal part: as good as one an image, for a
+# third of the time.
+SHEETS = 16
 UNFINISHED = "unfinished-"  # begins the name of the folder from which --resume goes on
+BACKUP = "backup/training_metadata.json"  # what Keras writes there last at the end of an epoch
 
 
 def warp(images, seed, sheets):
@@ -386,7 +404,7 @@ def warp(images, seed, sheets):
     columns = tf.reshape(columns, (sheets, height * width))
 
     pixels = tf.reshape(tf.cast(images, "float32"), (sheets, -1, height * width))
-    pixels = tf.transpose(pixels, (0, 2, 1))
+    pixels = tf.transpose(pixels, (0, 2, 1))  # sheets, places, images of a sheet
     warped = 0.0
     # A warped pixel is the bilinear mean of the four pixels around the place it is pulled from.
     for row in (tf.floor(rows), tf.floor(rows) + 1):
@@ -394,8 +412,8 @@ def warp(images, seed, sheets):
             weight = (1 - abs(rows - row)) * (1 - abs(columns - column))
             inside_row = tf.clip_by_value(row, 0, height - 1)
             inside_column = tf.clip_by_value(column, 0, width - 1)
-            source = tf.cast(inside_row * width + inside_column, "int32")
-            warped += weight[..., tf.newaxis] * tf.gather(pixels, source, batch_dims=1)
+            place = tf.cast(inside_row * width + inside_column, "int32")
+            warped += weight[..., tf.newaxis] * tf.gather(pixels, place, batch_dims=1)
     return tf.reshape(tf.transpose(warped, (0, 2, 1)), tf.shape(images))
 
 
@@ -412,18 +430,19 @@ def training_batches(images, labels, epoch, settings):
     images, labels = tf.constant(images), tf.constant(labels)
 
     def make_batch(first):
-        places = tf.range(first, first + batch_size)
-        order = tf.random.experimental.index_shuffle(places, [settings.seed, epoch], count - 1)
-        pixels = tf.gather(images, order)
+        positions = tf.range(first, first + batch_size)
+        seed = [settings.seed, epoch]
+        shuffled = tf.random.experimental.index_shuffle(positions, seed, count - 1)
+        pixels = tf.gather(images, shuffled)
         pixels = tf.ensure_shape(pixels, (batch_size, *images.shape[1:]))
         if settings.augment:
             seed = [settings.seed, epoch * count + first]
             pixels = warp(pixels, seed, math.gcd(batch_size, SHEETS))
-        return pixels, tf.gather(labels, order)
+        return pixels, tf.gather(labels, shuffled)
 
     starts = tf.data.Dataset.range(0, count - batch_size + 1, batch_size)
     options = tf.data.Options()
-    # Its thread sleeps for 10, 20, 40 ... ms and each epoch's end waits: 10.2 s in place of 6.5.
+    # Autotuning sleeps for 10, 20, 40 ... ms and each epoch's end waits: 10.2 s in place of 6.5.
     options.autotune.enabled = False
     return starts.map(make_batch).prefetch(2).with_options(options)
 
@@ -445,15 +464,16 @@ def last_change(folder):
 
 def interrupted_run(settings):
     """Return the folder from which --resume goes on; InputError if it cannot."""
-    folders = Path(settings.output_dir).glob(UNFINISHED + "*")
+    epochs = Path(settings.output_dir).glob(f"{UNFINISHED}*/{BACKUP}")
     try:
-        folder = max(folders, key=last_change)
+        folder = max((epoch.parents[1] for epoch in epochs), key=last_change)
         earlier = json.loads((folder / "settings.json").read_text())
     except (OSError, ValueError):
         raise InputError(f"{settings.output_dir}: nothing to resume, omit --resume") from None
     for flag, value in recorded(settings).items():
-        if earlier[flag] != value:
-            raise InputError(f"--resume: {flag} was {earlier[flag]}, now {value}; make it the same")
+        before = earlier.get(flag)
+        if before != value:
+            raise InputError(f"--resume: {flag} was {before}, now {value}; make it the same")
     return folder
 
 
@@ -474,13 +494,14 @@ def unfinished_folder(settings):
         yield folder
     except BaseException as error:
         diverged = isinstance(error, FloatingPointError)
-        if diverged or not (folder / "backup" / "training_metadata.json").exists():
-            shutil.rmtree(folder)
+        if diverged or not (folder / BACKUP).exists():
+            shutil.rmtree(folder, ignore_errors=True)
         raise
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)
     for left in folder.parent.glob(UNFINISHED + "*"):
-        if last_change(left) < began:  # or another run is at work in it
-            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another run has just removed it
+            if last_change(left) < began:  # untouched ever since: no run is at work in it
+                shutil.rmtree(left)
 
 
 def read_history(path):
@@ -510,7 +531,7 @@ def train(model, training, validation, folder, settings):
     )
     backup.set_model(model)
     try:
-        backup.on_train_begin()
+        backup.on_train_begin()  # as fit does, but here a damaged backup can be named
     except Exception as error:  # a damaged file makes h5py and Keras raise many kinds
         raise InputError(f"{folder}: {reason(error)}; nothing to resume, omit --resume") from None
     parts = [
@@ -532,7 +553,7 @@ def train(model, training, validation, folder, settings):
 
 # ---------------------------------------------------------------------------------- Evaluation
 def evaluate(probabilities, labels):
-    """Return the test figures, a dict, and scikit-learn's report of each label as text.
+    """Return the test metrics, a dict, and scikit-learn's report of each label as text.
 
     probabilities: float (n, classes); labels: int (n,). The 95 % interval is Wilson's (1927).
     """
@@ -544,7 +565,7 @@ def evaluate(probabilities, labels):
     interval = binomtest(right, len(labels)).proportion_ci(method="wilson")
     classes = range(probabilities.shape[1])
     options = {"labels": classes, "zero_division": 0}
-    figures = {
+    metrics = {
         "test_accuracy": right / len(labels),
         "test_interval": [interval.low, interval.high],
         "test_errors": len(labels) - right,
@@ -552,16 +573,16 @@ def evaluate(probabilities, labels):
         "test_loss": log_loss(labels, probabilities, labels=classes),
         "report": classification_report(labels, predicted, output_dict=True, **options),
     }
-    return figures, classification_report(labels, predicted, digits=4, **options)
+    return metrics, classification_report(labels, predicted, digits=4, **options)
 
 
-def answer(figures):
+def answer(metrics):
     """Return the two lines that a person waits for: test loss and test accuracy."""
-    accuracy = 100 * figures["test_accuracy"]
-    low, high = figures["test_interval"]
-    wrong = f"{figures['test_errors']} of {figures['test_images']} wrong"
+    accuracy = 100 * metrics["test_accuracy"]
+    low, high = metrics["test_interval"]
+    wrong = f"{metrics['test_errors']} of {metrics['test_images']} wrong"
     interval = f"95 % interval {100 * low:.2f}-{100 * high:.2f} %"
-    loss = f"Test loss: {figures['test_loss']:.4f}"
+    loss = f"Test loss: {metrics['test_loss']:.4f}"
     return f"{loss}\nTest accuracy: {accuracy:.2f} % ({wrong}, {interval})"
 
 
@@ -824,10 +845,11 @@ def draw_strokes(strokes):
     pen = ImageDraw.Draw(image)
     for stroke in strokes:
         points = np.array(stroke)
-        steps = np.hypot(*np.diff(points, axis=0).T)
-        points, steps = points[np.append(True, steps > 0)], steps[steps > 0]
+        steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
+        along = np.append(0, np.cumsum(steps))
+        along, moved = np.unique(along, return_index=True)
+        points = points[moved]
         if len(points) > 1:  # a curve: under a fast hand they are far apart
-            along = np.append(0, np.cumsum(steps))
             places = np.append(np.arange(0, along[-1], 2), along[-1])
             points = PchipInterpolator(along, points)(places)
         for point in points:
@@ -897,6 +919,7 @@ class Pad:
         if key == "z" and self.strokes:
             self.strokes.pop()
         if key in ("c", "z"):
+            self.drawing = False
             self.show()
 
     def show(self):
@@ -921,8 +944,9 @@ def draw(settings):
     import matplotlib.pyplot as plt
 
     plt.rcParams["toolbar"] = "None"
-    for name in ("back", "save", "home", "pan", "zoom"):  # or c and s would mean two things
-        plt.rcParams[f"keymap.{name}"] = []
+    for name in plt.rcParams.find_all("keymap"):
+        if name != "keymap.quit":  # the others would give the pad's keys a second meaning
+            plt.rcParams[name] = []
     try:
         figure = plt.figure("Draw digits", figsize=(10, 5))
     except Exception:  # each kind of window has exceptions of its own
@@ -938,7 +962,7 @@ def draw(settings):
 # -------------------------------------------------------------------------------- Command line
 @contextlib.contextmanager
 def replacing(folder):
-    """Yield a new folder; if all goes well, its files take the place of those in folder."""
+    """Yield a new folder; if the block ends well, its files take the place of those in folder."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as fresh:
         yield Path(fresh)
         for file in sorted(Path(fresh).iterdir()):
@@ -949,7 +973,7 @@ def prepare_folder(folder):
     """Make the output folder and prove that it can be written; InputError if it cannot."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        with replacing(folder):
+        with replacing(folder):  # nothing, but it makes a folder in it
             pass
     except OSError as error:
         raise InputError(f"{folder}: {reason(error)}; name another with --output-dir") from None
@@ -983,7 +1007,8 @@ def save_run(folder, model, history, metrics, figures):
         model.save(fresh / "model.keras")
         rows = [[number, *row.values()] for number, row in enumerate(history, 1)]
         header = ",".join(["epoch", *history[0]])
-        np.savetxt(fresh / "history.csv", rows, "%.6g", ",", header=header, comments="")
+        look = {"fmt": "%.6g", "delimiter": ",", "comments": ""}
+        np.savetxt(fresh / "history.csv", rows, header=header, **look)
         (fresh / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
         for name, figure in figures.items():
             figure.savefig(fresh / name, dpi=120)
@@ -1103,8 +1128,9 @@ def main(words=None):
         return complain(f"{reason(error)}; {remains}", 1)
     except KeyboardInterrupt as interrupt:
         command = ["python", *sys.argv]
-        unfinished = list(Path(settings.output_dir).glob(UNFINISHED + "*"))
-        if unfinished and not settings.resume and not settings.predict:
+        unfinished = list(Path(settings.output_dir).glob(f"{UNFINISHED}*/{BACKUP}"))
+        trains = not settings.predict and not settings.draw
+        if unfinished and trains and not settings.resume:
             command.append("--resume")
         code = 143 if interrupt.args == ("SIGTERM",) else 130
         return complain(f"interrupted; go on with {shlex.join(command)}", code)

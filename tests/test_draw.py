@@ -131,6 +131,15 @@ def test_leaving_the_pad_ends_the_stroke(hand):
     assert hand.ink == ink and len(hand.pad.strokes) == 1
 
 
+@pytest.mark.parametrize("key", ["c", "z"])
+def test_a_key_in_the_middle_of_a_stroke_ends_it(hand, key):
+    hand.draw(ONE, release=False)
+    hand.press(key)
+    hand.mouse("motion_notify_event", hand.pad.pad.transData.transform((600, 200)))
+    hand.mouse("button_release_event", hand.pad.pad.transData.transform((600, 200)))
+    assert (hand.title, hand.ink, hand.pad.strokes) == (dr.PAD_HINT, 0, [])
+
+
 def test_strokes_are_smooth_however_far_apart_their_points_are():
     corner = [(100, 300), (200, 100), (300, 300)]
     image = np.asarray(dr.draw_strokes([corner])) < 128

@@ -160,6 +160,15 @@ def test_resume_with_nothing_to_resume_is_refused(small, tmp_path):
         train(small, tmp_path, resume=True)
 
 
+def test_resume_passes_over_a_later_run_that_was_killed_in_its_first_epoch(small, tmp_path):
+    _, history = train(small, tmp_path / "whole")
+    left = leave_unfinished(small, tmp_path / "cut")
+    later = tmp_path / "cut" / (dr.UNFINISHED + "later")
+    later.mkdir()
+    (later / "settings.json").write_text((left / "settings.json").read_text())
+    assert train(small, tmp_path / "cut", resume=True)[1] == history
+
+
 @pytest.mark.parametrize("name", ["settings.json", "latest.weights.h5", "training_metadata.json"])
 def test_a_damaged_backup_is_refused(small, tmp_path, name):
     left = leave_unfinished(small, tmp_path)
