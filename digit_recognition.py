@@ -60,7 +60,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see --help\n")
 
 
-def number_between(kind, low, high):
+def between(kind, low, high):
     """Return a type for argparse: an int or a float from low to high."""
     name = "whole number" if kind is int else "number"
 
@@ -78,42 +78,31 @@ def add_run_settings(parser):
     """Add the settings that decide a run's result."""
     add = parser.add_argument_group("data").add_argument
     add("--data", metavar="PATH", help="an .npz or a folder of IDX files (default: MNIST)")
-    add(
-        "--limit",
-        type=number_between(int, 24, 10**9),
-        metavar="N",
-        help="only the first N images of each part",
-    )
+    text = "only the first N images of each part, for a quick look"
+    add("--limit", type=between(int, 24, 10**9), metavar="N", help=text)
 
     add = parser.add_argument_group("model").add_argument
     text = "filters of each block (default: 16 64)"
-    add(
-        "--filters",
-        type=number_between(int, 1, 999),
-        nargs="+",
-        default=[16, 64],
-        metavar="N",
-        help=text,
-    )
+    add("--filters", type=between(int, 1, 999), nargs="+", default=[16, 64], metavar="N", help=text)
     text = "side of the convolutions' kernels (default: 5)"
-    add("--kernel-size", type=number_between(int, 1, 15), default=5, metavar="N", help=text)
+    add("--kernel-size", type=between(int, 1, 15), default=5, metavar="N", help=text)
     text = "width of the dense layer (default: 128)"
-    add("--dense-units", type=number_between(int, 1, 9999), default=128, metavar="N", help=text)
+    add("--dense-units", type=between(int, 1, 9999), default=128, metavar="N", help=text)
     activations = ("relu", "gelu", "silu", "tanh")
     add("--activation", choices=activations, default="relu", help="of the layers (default: relu)")
 
     add = parser.add_argument_group("training").add_argument
     text = "passes over the images: more take longer and err less (default: 7)"
-    add("--epochs", type=number_between(int, 1, 9999), default=7, metavar="N", help=text)
+    add("--epochs", type=between(int, 1, 9999), default=7, metavar="N", help=text)
     text = "images in a step (default: 256)"
-    add("--batch-size", type=number_between(int, 1, 65536), default=256, metavar="N", help=text)
+    add("--batch-size", type=between(int, 1, 65536), default=256, metavar="N", help=text)
     text = "the highest of the schedule (default: the optimizer's own)"
-    add("--learning-rate", type=number_between(float, 1e-9, 1e9), metavar="N", help=text)
+    add("--learning-rate", type=between(float, 1e-9, 1e9), metavar="N", help=text)
     add("--optimizer", choices=OPTIMIZERS, default="adam", help="takes the steps (default: adam)")
     text = "warp each training image a little, anew each epoch (default: on)"
     add("--augment", action=argparse.BooleanOptionalAction, default=True, help=text)
     text = "the same seed repeats a run (default: 0)"
-    add("--seed", type=number_between(int, 0, 2**31 - 1), default=0, metavar="N", help=text)
+    add("--seed", type=between(int, 0, 2**31 - 1), default=0, metavar="N", help=text)
 
 
 def parse_settings(words=None):
