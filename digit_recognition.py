@@ -13,16 +13,11 @@
     python digit_recognition.py --predict photo.jpg    read the digits in a picture
     python digit_recognition.py --draw                 draw digits and see them read
 
-What each setting does is measured in README.md, under "Next steps, measured".
-
-The percentages are means of five seeds on the test images; training takes 69 s on two cores of an
-AMD EPYC without AVX-512 and 12 s with one epoch. The sections: Settings > Data > Model > Training >
-Evaluation > Figures > Your own images > A pad to draw on > Command line.
+The percentages are means of five seeds on the test images; README.md has them with their times.
 """
 
 import argparse
 import contextlib
-import csv
 import functools
 import gzip
 import json
@@ -51,6 +46,8 @@ OPTIMIZERS = {  # Keras's name, highest learning rate, options
     "rmsprop": ("RMSprop", 0.002, {}),
     "sgd": ("SGD", 0.1, {"momentum": 0.9, "nesterov": True}),
 }
+# These settings change what is read, shown and written; the others decide what a run learns.
+NOT_LEARNED = ("predict", "draw", "model", "json", "output_dir", "show", "resume")
 
 
 class Parser(argparse.ArgumentParser):
@@ -74,85 +71,64 @@ def between(kind, low, high):
     return convert
 
 
-def add_run_settings(parser):
-    """Add the settings that decide a run's result."""
-    add = parser.add_argument_group("data").add_argument
-    add("--data", metavar="PATH", help="an .npz or a folder of IDX files (default: MNIST)")
-    text = "only the first N images of each part, for a quick look"
-    add("--limit", type=between(int, 24, 10**9), metavar="N", help=text)
-
-    add = parser.add_argument_group("model").add_argument
-    text = "filters of each block (default: 16 64)"
-    add("--filters", type=between(int, 1, 999), nargs="+", default=[16, 64], metavar="N", help=text)
-    text = "side of the convolutions' kernels (default: 5)"
-    add("--kernel-size", type=between(int, 1, 15), default=5, metavar="N", help=text)
-    text = "width of the dense layer (default: 128)"
-    add("--dense-units", type=between(int, 1, 9999), default=128, metavar="N", help=text)
-    activations = ("relu", "gelu", "silu", "tanh")
-    add("--activation", choices=activations, default="relu", help="of the layers (default: relu)")
-
-    add = parser.add_argument_group("training").add_argument
-    text = "passes over the images: more take longer and err less (default: 7)"
-    add("--epochs", type=between(int, 1, 9999), default=7, metavar="N", help=text)
-    text = "images in a step (default: 256)"
-    add("--batch-size", type=between(int, 1, 65536), default=256, metavar="N", help=text)
-    text = "the highest of the schedule (default: the optimizer's own)"
-    add("--learning-rate", type=between(float, 1e-9, 1e9), metavar="N", help=text)
-    add("--optimizer", choices=OPTIMIZERS, default="adam", help="takes the steps (default: adam)")
-    text = "warp each training image a little, anew each epoch (default: on)"
-    add("--augment", action=argparse.BooleanOptionalAction, default=True, help=text)
-    text = "the same seed repeats a run (default: 0)"
-    add("--seed", type=between(int, 0, 2**31 - 1), default=0, metavar="N", help=text)
-
-
 def parse_settings(words=None):
     """Return the settings of a command line, a list of words; exit with code 2 if it is wrong."""
-    parser = Parser(
-        prog="digit_recognition.py",
-        description=__doc__.partition("\n\nThe percentages")[0],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add_run_settings(parser)
+    formatter, on_or_off = argparse.RawDescriptionHelpFormatter, argparse.BooleanOptionalAction
+    prog, count = "digit_recognition.py", between(int, 1, 9999)
+    parser = Parser(prog, description=__doc__, formatter_class=formatter, allow_abbrev=False)
+
+    add = parser.add_argument_group("data").add_argument
+    add("--data", metavar="PATH", help="an .npz or a folder of IDX files (default: MNIST)")
+    add("--limit", type=between(int, 24, 10**9), help="read only so many images of each part")
+
+    add = parser.add_argument_group("model").add_argument
+    add("--filters", type=count, nargs="+", default=[16, 64], help="of each block (default: 16 64)")
+    add("--kernel-size", type=between(int, 1, 15), default=5, help="of the blocks (default: 5)")
+    add("--dense-units", type=count, default=128, help="width of the dense layer (default: 128)")
+    functions = ("relu", "gelu", "silu", "tanh")
+    add("--activation", choices=functions, default="relu", help="of the layers (default: relu)")
+
+    add = parser.add_argument_group("training").add_argument
+    add("--epochs", type=count, default=7, help="more take longer and err less (default: 7)")
+    add("--batch-size", type=between(int, 1, 65536), default=256, help="in images (default: 256)")
+    add("--learning-rate", type=between(float, 1e-9, 1e9), help="its peak; each optimizer has one")
+    add("--optimizer", choices=OPTIMIZERS, default="adam", help="takes the steps (default: adam)")
+    add("--augment", action=on_or_off, default=True, help="warp the images (default: on)")
+    add("--seed", type=between(int, 0, 2**31 - 1), default=0, help="repeats a run (default: 0)")
+
     add = parser.add_argument_group("your own images").add_argument
-    text = "read these images, or those in folders, and train nothing"
-    add("--predict", nargs="+", default=[], metavar="IMAGE", help=text)
+    add("--predict", nargs="+", metavar="IMAGE", help="read images, or folders of them")
     add("--draw", action="store_true", help="open a pad to draw digits on and see them read")
-    add("--model", metavar="FILE", help="read with this network (default: DIR/model.keras)")
-    add("--json", action="store_true", help="print one JSON object a line")
+    add("--model", metavar="FILE", help="to read with (default: output/model.keras)")
+    add("--json", action="store_true", help="print one JSON object an image")
+
     add = parser.add_argument_group("output").add_argument
-    text = "folder for every file written (default: output)"
-    add("--output-dir", default="output", metavar="DIR", help=text)
-    text = "open the figures in windows, where there is a display (default: on)"
-    add("--show", action=argparse.BooleanOptionalAction, default=True, help=text)
-    add("--resume", action="store_true", help="go on with the interrupted run in the output folder")
+    add("--output-dir", default="output", metavar="DIR", help="of all files (default: output)")
+    add("--show", action=on_or_off, default=True, help="open windows, if possible (default: on)")
+    add("--resume", action="store_true", help="go on with the interrupted run in DIR")
 
     settings = parser.parse_args(words)
-    if settings.learning_rate is None:
-        settings.learning_rate = OPTIMIZERS[settings.optimizer][1]
+    settings.model = settings.model or f"{settings.output_dir}/model.keras"
+    settings.learning_rate = settings.learning_rate or OPTIMIZERS[settings.optimizer][1]
     return settings
 
 
-def recorded(settings):
-    """Return the settings that decide a run's result, a dict from flag to value."""
-    parser = Parser(add_help=False)
-    add_run_settings(parser)
-    names = vars(parser.parse_args([]))
-    return {"--" + name.replace("_", "-"): getattr(settings, name) for name in names}
+def learned_by(settings):
+    """Return the settings that decide what a run learns, a dict from flag to value."""
+    values = {name: value for name, value in vars(settings).items() if name not in NOT_LEARNED}
+    return {"--" + name.replace("_", "-"): value for name, value in values.items()}
 
 
 def command_line(settings):
     """Return the command that repeats a run, with every setting spelled out."""
     words = ["python", "digit_recognition.py"]
-    for flag, value in recorded(settings).items():
+    for flag, value in learned_by(settings).items():
         if value is True:
             words.append(flag)
         elif value is False:
             words.append(flag.replace("--", "--no-"))
-        elif isinstance(value, list):
-            words += [flag, *map(str, value)]
         elif value is not None:
-            words += [flag, str(value)]
+            words += [flag, *map(str, np.atleast_1d(value))]
     return shlex.join(words)
 
 
@@ -172,17 +148,15 @@ def import_tensorflow():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # oneDNN is off by default without AVX-512, where it takes a step from 49 to 36 ms.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    # What the import prints is held back, and shown if it fails: TensorFlow's CUDA stub writes to
-    # file descriptor 2 before logging can be configured.
+    # TensorFlow greets on file descriptor 2 before its logging can be configured.
     stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held_back:
-        os.dup2(held_back.fileno(), 2)
+    with tempfile.TemporaryFile() as greetings:
+        os.dup2(greetings.fileno(), 2)
         try:
             import keras  # noqa: F401
-            import tensorflow  # noqa: F401
         except Exception:
-            held_back.seek(0)
-            os.write(stderr, held_back.read())
+            greetings.seek(0)
+            os.write(stderr, greetings.read())
             raise
         finally:
             os.dup2(stderr, 2)
@@ -192,7 +166,7 @@ def import_tensorflow():
 # ---------------------------------------------------------------------------------------- Data
 BUNDLED_DATA = Path(__file__).resolve().parent / "data" / "mnist.npz"
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-# In the order of ARRAYS. What MNIST calls t10k, EMNIST calls test.
+# In the order of ARRAYS; what MNIST calls t10k, EMNIST calls test.
 IDX_FILES = ("*train-images*", "*train-labels*", "*[kt]-images*", "*[kt]-labels*")
 DATA_FORMS = f"--data takes an .npz with {', '.join(ARRAYS)}, or a folder with IDX files: "
 DATA_FORMS += "train-images-idx3-ubyte and its three companions, plain or .gz"
@@ -207,9 +181,8 @@ def read_idx(path):
             content = file.read(MAX_BYTES + 1)
         if content[:4] not in (b"\0\0\x08\x01", b"\0\0\x08\x03"):
             raise ValueError("its magic number is not that of IDX images or labels")
-        dimensions = content[3]
-        shape = np.frombuffer(content, ">u4", count=dimensions, offset=4)
-        return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+        shape = np.frombuffer(content, ">u4", count=content[3], offset=4)
+        return np.frombuffer(content, np.uint8, offset=4 + shape.nbytes).reshape(shape)
     except Exception as error:  # damaged bytes make gzip, zlib and NumPy raise many kinds
         raise ValueError(f"{path.name}: {reason(error)}") from None
 
@@ -224,9 +197,8 @@ def read_arrays(source):
         training, test = keras.datasets.mnist.load_data()
         return [*training, *test]
     with zipfile.ZipFile(source) as archive:
-        unpacked = sum(entry.file_size for entry in archive.infolist())
-    if unpacked > MAX_BYTES:
-        raise ValueError("it unpacks to more than 2 GiB")
+        if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
+            raise ValueError("it unpacks to more than 2 GiB")
     with np.load(source, allow_pickle=False) as stored:
         return [stored[name] for name in ARRAYS]
 
@@ -266,20 +238,17 @@ def load_data(path=None, limit=None):
     """
     source = Path(path or BUNDLED_DATA)
     try:
-        arrays = dict(zip(ARRAYS, read_arrays(source), strict=True))
-        x_train, x_test = (as_images(arrays[name], name) for name in ("x_train", "x_test"))
-        y_train = as_labels(arrays["y_train"], "y_train", len(x_train))
-        y_test = as_labels(arrays["y_test"], "y_test", len(x_test))
+        x_train, y_train, x_test, y_test = read_arrays(source)
+        x_train, x_test = as_images(x_train, "x_train"), as_images(x_test, "x_test")
+        y_train = as_labels(y_train, "y_train", len(x_train))
+        y_test = as_labels(y_test, "y_test", len(x_test))
         if len(x_train) < 24 or y_train.min() == y_train.max():
             raise ValueError("it has fewer than 24 training images, or one label only")
-        if x_train.shape[1:] != x_test.shape[1:]:
-            raise ValueError("its training and test images differ in size")
-        if y_test.max() > y_train.max():
-            raise ValueError("y_test has labels above those in y_train")
+        if x_train.shape[1:] != x_test.shape[1:] or y_test.max() > y_train.max():
+            raise ValueError("its test images have another size or labels above those in training")
     except Exception as error:  # damaged bytes make zipfile and NumPy raise many kinds
-        downloaded = source == BUNDLED_DATA and not source.exists()
-        why = f"no such file, nor a download: {reason(error)}" if downloaded else reason(error)
-        raise InputError(f"{source}: {why}; {DATA_FORMS}") from None
+        lacking = "" if path else "no such file, nor a download: "
+        raise InputError(f"{source}: {lacking}{reason(error)}; {DATA_FORMS}") from None
     classes = int(y_train.max()) + 1
     return x_train[:limit], y_train[:limit], x_test[:limit], y_test[:limit], classes
 
@@ -301,16 +270,12 @@ def convolution_blocks(image_shape, settings):
 
     layers, size = [], min(image_shape[:2])
     for filters in settings.filters:
-        if size < 2 * settings.kernel_size:
-            # Small images keep their border, or a further block would have nothing to see.
-            padding = "same"
-        else:
-            padding = "valid"
-            size -= settings.kernel_size - 1
-        size //= 2
+        # Small images keep their border, or a further block would have nothing to see.
+        padding = "valid" if size >= 2 * settings.kernel_size else "same"
         layers.append(Conv2D(filters, settings.kernel_size, padding=padding))
         layers.append(MaxPooling2D())
         layers.append(Activation(settings.activation))
+        size = (size - settings.kernel_size + 1) // 2 if padding == "valid" else size // 2
     return layers
 
 
@@ -345,18 +310,15 @@ def compile_model(model, image_count, settings):
     import keras
     import tensorflow as tf
 
-    steps = settings.epochs * (image_count // min(settings.batch_size, image_count))
-    warmup_steps = max(1, steps // 5)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0,
-        warmup_target=settings.learning_rate,
-        warmup_steps=warmup_steps,
-        decay_steps=max(1, steps - warmup_steps),
-    )
     name, _, options = OPTIMIZERS[settings.optimizer]
-    optimizer_class = getattr(keras.optimizers, name)
+    steps = settings.epochs * (image_count // min(settings.batch_size, image_count))
+    warmup = max(1, steps // 5)
+    peak, decay = settings.learning_rate, max(1, steps - warmup)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, decay_steps=decay, warmup_target=peak, warmup_steps=warmup
+    )
     model.compile(
-        optimizer=optimizer_class(schedule, **options),
+        optimizer=getattr(keras.optimizers, name)(schedule, **options),
         # Without smoothing the validation accuracy after one epoch is 0.15 points lower.
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=0.05),
         metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
@@ -373,7 +335,7 @@ WARP = 0.8  # pixels of a 28 x 28 image, standard deviation; 0.6 and 1.0 validat
 # third of the time.
 SHEETS = 16
 UNFINISHED = "unfinished-"  # begins the name of the folder from which --resume goes on
-BACKUP = "backup/training_metadata.json"  # what Keras writes there last at the end of an epoch
+BACKUP = "training_metadata.json"  # what Keras writes there last at the end of an epoch
 
 
 def warp(images, seed, sheets):
@@ -418,16 +380,14 @@ def training_batches(images, labels, epoch, settings):
     batch_size = min(settings.batch_size, count)
     images, labels = tf.constant(images), tf.constant(labels)
 
-    def make_batch(first):
-        positions = tf.range(first, first + batch_size)
-        seed = [settings.seed, epoch]
-        shuffled = tf.random.experimental.index_shuffle(positions, seed, count - 1)
-        pixels = tf.gather(images, shuffled)
-        pixels = tf.ensure_shape(pixels, (batch_size, *images.shape[1:]))
+    def make_batch(start):
+        places = tf.range(start, start + batch_size)
+        order_seed, warp_seed = [settings.seed, epoch], [settings.seed, epoch * count + start]
+        chosen = tf.random.experimental.index_shuffle(places, order_seed, count - 1)
+        batch = tf.ensure_shape(tf.gather(images, chosen), (batch_size, *images.shape[1:]))
         if settings.augment:
-            seed = [settings.seed, epoch * count + first]
-            pixels = warp(pixels, seed, math.gcd(batch_size, SHEETS))
-        return pixels, tf.gather(labels, shuffled)
+            batch = warp(batch, warp_seed, math.gcd(batch_size, SHEETS))
+        return batch, tf.gather(labels, chosen)
 
     starts = tf.data.Dataset.range(0, count - batch_size + 1, batch_size)
     options = tf.data.Options()
@@ -446,23 +406,23 @@ def choose_strategy():
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
-def last_change(folder):
-    """Return when a file of an unfinished run's folder was last written, in seconds."""
-    return max((path.stat().st_mtime for path in folder.iterdir()), default=0)
+def unfinished_folders(settings):
+    """Return the folders from which --resume could go on, the one that was used last at the end."""
+    backups = Path(settings.output_dir).glob(f"{UNFINISHED}*/{BACKUP}")
+    return sorted((backup.parent for backup in backups), key=os.path.getmtime)
 
 
 def interrupted_run(settings):
     """Return the folder from which --resume goes on; InputError if it cannot."""
-    epochs = Path(settings.output_dir).glob(f"{UNFINISHED}*/{BACKUP}")
     try:
-        folder = max((epoch.parents[1] for epoch in epochs), key=last_change)
+        folder = unfinished_folders(settings)[-1]
         earlier = json.loads((folder / "settings.json").read_text())
-    except (OSError, ValueError):
+    except (IndexError, OSError, ValueError):
         raise InputError(f"{settings.output_dir}: nothing to resume, omit --resume") from None
-    for flag, value in recorded(settings).items():
-        before = earlier.get(flag)
-        if before != value:
-            raise InputError(f"--resume: {flag} was {before}, now {value}; make it the same")
+    for flag, value in learned_by(settings).items():
+        if earlier.get(flag) != value:
+            change = f"{flag} was {earlier.get(flag)}, now {value}"
+            raise InputError(f"--resume: {change}; make it the same")
     return folder
 
 
@@ -470,109 +430,106 @@ def interrupted_run(settings):
 def unfinished_folder(settings):
     """Yield a folder for what a run needs to go on after an interruption.
 
-    Once the run is complete it goes, with those of runs interrupted before; if not one epoch is
-    complete, it goes too.
+    It goes when the run is complete, or is cut short before its first epoch is.
     """
     if settings.resume:
         folder = interrupted_run(settings)
     else:
         folder = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=settings.output_dir))
-        (folder / "settings.json").write_text(json.dumps(recorded(settings)))
-    began = last_change(folder)
+        (folder / "settings.json").write_text(json.dumps(learned_by(settings)))
+    began = folder.stat().st_mtime
     try:
         yield folder
-    except BaseException as error:
-        diverged = isinstance(error, FloatingPointError)
-        if diverged or not (folder / BACKUP).exists():
+        (folder / BACKUP).unlink()
+        for other in folder.parent.glob(UNFINISHED + "*"):
+            with contextlib.suppress(FileNotFoundError):  # another run has just removed it
+                if other.stat().st_mtime < began:  # untouched since: no run is at work in it
+                    shutil.rmtree(other)
+    finally:
+        if not (folder / BACKUP).exists():
             shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-    for left in folder.parent.glob(UNFINISHED + "*"):
-        with contextlib.suppress(OSError):  # another run has just removed it
-            if last_change(left) < began:  # untouched ever since: no run is at work in it
-                shutil.rmtree(left)
 
 
 def read_history(path):
-    """Return what a CSVLogger wrote, a dict an epoch; a repeated epoch's last row counts."""
-    history = {}
-    with open(path, newline="") as file:
-        for row in csv.DictReader(file):
-            number = row.pop("epoch")
-            history[number] = {name: float(text) for name, text in row.items()}
-    return list(history.values())
+    """Return what a CSVLogger wrote, a structured array with a row an epoch, from epoch 1."""
+    rows = np.genfromtxt(path, delimiter=",", names=True, ndmin=1)
+    rows["epoch"] += 1
+    # A run killed between an epoch's row and its backup repeats the epoch: its last row counts.
+    last_rows = {row["epoch"]: row for row in rows}
+    return np.array(list(last_rows.values()))
 
 
 def train(model, training, validation, folder, settings):
     """Train the compiled model, going on from the folder's backup; return history and seconds.
 
-    training, validation: (images, one-hot labels). The history is a dict an epoch, the seconds
-    are (wall, CPU). Raises InputError if the backup is damaged, FloatingPointError if the loss
-    becomes NaN.
+    training, validation: (images, one-hot labels); history: see read_history; seconds: (wall, CPU).
+    Raises InputError if the backup is damaged, FloatingPointError if the loss becomes NaN.
     """
     import tensorflow as tf
     from keras import callbacks
 
     epoch = tf.Variable(0, dtype="int64")
-    batches = training_batches(*training, epoch, settings)
-    backup = callbacks.BackupAndRestore(
-        folder / "backup", double_checkpoint=True, delete_checkpoint=False
-    )
+    backup = callbacks.BackupAndRestore(folder, double_checkpoint=True, delete_checkpoint=False)
     backup.set_model(model)
     try:
         backup.on_train_begin()  # as fit does, but here a damaged backup can be named
     except Exception as error:  # a damaged file makes h5py and Keras raise many kinds
         raise InputError(f"{folder}: {reason(error)}; nothing to resume, omit --resume") from None
     parts = [
-        callbacks.LambdaCallback(on_epoch_begin=lambda number, logs: epoch.assign(number)),
+        callbacks.LambdaCallback(
+            on_epoch_begin=lambda number, logs: epoch.assign(number),
+            on_epoch_end=lambda number, logs: os.utime(folder),  # a sign that it is in use
+        ),
         callbacks.TerminateOnNaN(),
         callbacks.CSVLogger(folder / "history.csv", append=True),
         backup,
     ]
-    bar_or_line = 1 if sys.stdout.isatty() else 2
-    options = {"epochs": settings.epochs, "verbose": bar_or_line, "validation_batch_size": 500}
     began, cpu_began = time.perf_counter(), time.process_time()
-    model.fit(batches, shuffle=False, validation_data=validation, callbacks=parts, **options)
+    model.fit(
+        training_batches(*training, epoch, settings),
+        epochs=settings.epochs,
+        shuffle=False,
+        validation_data=validation,
+        validation_batch_size=500,
+        callbacks=parts,
+        verbose=1 if sys.stdout.isatty() else 2,  # a bar, or a line an epoch
+    )
     seconds = (time.perf_counter() - began, time.process_time() - cpu_began)
     history = read_history(folder / "history.csv")
-    if not math.isfinite(history[-1]["loss"]):
+    if not math.isfinite(history["loss"][-1]):
+        (folder / BACKUP).unlink(missing_ok=True)
         raise FloatingPointError("training diverged, the loss is NaN; lower --learning-rate")
     return history, seconds
 
 
 # ---------------------------------------------------------------------------------- Evaluation
 def evaluate(probabilities, labels):
-    """Return the test metrics, a dict, and scikit-learn's report of each label as text.
+    """Return the test metrics, a dict, and a text: scikit-learn's report, then loss and accuracy.
 
     probabilities: float (n, classes); labels: int (n,). The 95 % interval is Wilson's (1927).
     """
     from scipy.stats import binomtest
     from sklearn.metrics import classification_report, log_loss
 
+    count, classes = len(labels), range(probabilities.shape[1])
     predicted = probabilities.argmax(axis=1)
     right = int((predicted == labels).sum())
-    interval = binomtest(right, len(labels)).proportion_ci(method="wilson")
-    classes = range(probabilities.shape[1])
-    options = {"labels": classes, "zero_division": 0}
+    interval = binomtest(right, count).proportion_ci(method="wilson")
+    loss = log_loss(labels, probabilities, labels=classes)
+    report = functools.partial(
+        classification_report, labels, predicted, labels=classes, zero_division=0
+    )
     metrics = {
-        "test_accuracy": right / len(labels),
+        "test_accuracy": right / count,
         "test_interval": [interval.low, interval.high],
-        "test_errors": len(labels) - right,
-        "test_images": len(labels),
-        "test_loss": log_loss(labels, probabilities, labels=classes),
-        "report": classification_report(labels, predicted, output_dict=True, **options),
+        "test_errors": count - right,
+        "test_images": count,
+        "test_loss": loss,
+        "report": report(output_dict=True),
     }
-    return metrics, classification_report(labels, predicted, digits=4, **options)
-
-
-def answer(metrics):
-    """Return the two lines that a person waits for: test loss and test accuracy."""
-    accuracy = 100 * metrics["test_accuracy"]
-    low, high = metrics["test_interval"]
-    wrong = f"{metrics['test_errors']} of {metrics['test_images']} wrong"
-    interval = f"95 % interval {100 * low:.2f}-{100 * high:.2f} %"
-    loss = f"Test loss: {metrics['test_loss']:.4f}"
-    return f"{loss}\nTest accuracy: {accuracy:.2f} % ({wrong}, {interval})"
+    spread = f"95 % interval {100 * interval.low:.2f}-{100 * interval.high:.2f} %"
+    answer = f"{100 * right / count:.2f} % ({count - right} of {count} wrong, {spread})"
+    return metrics, f"{report(digits=4)}\nTest loss: {loss:.4f}\nTest accuracy: {answer}"
 
 
 # ------------------------------------------------------------------------------------- Figures
@@ -580,13 +537,10 @@ BLUE, ORANGE = "#0072b2", "#d55e00"  # colour-blind people tell these apart (Oka
 
 
 def plot_history(figure, history):
-    """Draw training and validation accuracy and loss over the epochs, a dict an epoch."""
-    epochs = range(1, len(history) + 1)
+    """Draw training and validation accuracy and loss over the epochs."""
     for axis, name in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
-        training = [row[name] for row in history]
-        validation = [row[f"val_{name}"] for row in history]
-        axis.plot(epochs, training, "o-", color=BLUE, label="training")
-        axis.plot(epochs, validation, "s--", color=ORANGE, label="validation")
+        axis.plot(history["epoch"], history[name], "o-", color=BLUE, label="training")
+        axis.plot(history["epoch"], history[f"val_{name}"], "s--", color=ORANGE, label="validation")
         axis.set(xlabel="epoch", ylabel=name, title=f"{name.capitalize()} over the epochs")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
@@ -598,27 +552,26 @@ def plot_digits(figure, title, images, labels, probabilities):
     figure.suptitle(title)
     axes = figure.subplots(4, 7, subplot_kw={"frame_on": False, "xticks": [], "yticks": []})
     for axis, image, label, row in zip(axes.flat, images, labels, probabilities, strict=False):
-        predicted, color, mark = row.argmax(), "black", ""
-        if predicted != label:
-            color, mark = ORANGE, " WRONG"
+        predicted = row.argmax()
+        color, mark = ("black", "") if predicted == label else (ORANGE, " WRONG")
         axis.imshow(image[..., 0], cmap="gray_r")
         text = f"predicted {predicted}, true {label}\n{row.max():.1%}{mark}"
         axis.set_title(text, fontsize=9, color=color)
 
 
-def plot_confusion(figure, confusion):
-    """Draw the confusion matrix, int (true, predicted), with its counts."""
+def plot_confusion(figure, labels, predicted, classes):
+    """Draw how often each of the labels, int (n,), was taken for which of the classes."""
     from matplotlib.colors import PowerNorm
     from sklearn.metrics import ConfusionMatrixDisplay
 
     axis = figure.subplots()
     # The cube root lets a single mistake be seen beside a diagonal of a thousand.
-    shades = {"norm": PowerNorm(1 / 3)}
-    display = ConfusionMatrixDisplay(confusion)
-    display.plot(ax=axis, cmap="Blues", im_kw=shades, values_format="d", colorbar=False)
-    for text in display.text_.flat:
-        if text.get_text() == "0":
-            text.remove()
+    look = {"cmap": "Blues", "colorbar": False, "im_kw": {"norm": PowerNorm(1 / 3)}}
+    display = ConfusionMatrixDisplay.from_predictions(
+        labels, predicted, labels=range(classes), values_format="d", ax=axis, **look
+    )
+    for text in display.text_[display.confusion_matrix == 0]:
+        text.remove()
     axis.set(xlabel="predicted label", ylabel="true label")
     axis.set_title("Test images by true and predicted label")
 
@@ -626,30 +579,29 @@ def plot_confusion(figure, confusion):
 def draw_figures(history, images, labels, probabilities):
     """Return the figures of a run, a dict from file name to Matplotlib figure."""
     import matplotlib.pyplot as plt
-    from sklearn.metrics import confusion_matrix
 
     classes = probabilities.shape[1]
     predicted = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     worst = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
-    matrix_side = max(6.5, 0.6 * classes)
-    sizes = {  # inches of 100 pixels: seven and a frame fit on a laptop screen of 768
-        "Training curves": (10, 4),
-        "Sample predictions": (10, 6.5),
-        "Confusion matrix": (matrix_side, matrix_side),
-        "Mistakes": (10, 6.5),
-    }
-    figures = {}
-    for title, size in sizes.items():
-        figure = plt.figure(title, figsize=size, layout="constrained", clear=True)
-        figures[title.lower().replace(" ", "_") + ".png"] = figure
-    curves, samples, matrix, mistakes = figures.values()
+    look = {"layout": "constrained", "clear": True}
+    side = max(6.5, 0.6 * classes)  # inches of 100 pixels: a laptop screen shows seven
+
+    curves = plt.figure("Training curves", figsize=(10, 4), **look)
     plot_history(curves, history)
+    samples = plt.figure("Sample predictions", figsize=(10, 6.5), **look)
     plot_digits(samples, "The first test images", images, labels, probabilities)
-    plot_confusion(matrix, confusion_matrix(labels, predicted, labels=range(classes)))
-    arrays = (images[worst], labels[worst], probabilities[worst])
-    plot_digits(mistakes, "The most confident mistakes", *arrays)
-    return figures
+    matrix = plt.figure("Confusion matrix", figsize=(side, side), **look)
+    plot_confusion(matrix, labels, predicted, classes)
+    mistakes = plt.figure("Mistakes", figsize=(10, 6.5), **look)
+    shown = (images[worst], labels[worst], probabilities[worst])
+    plot_digits(mistakes, "The most confident mistakes", *shown)
+    return {
+        "training_curves.png": curves,
+        "sample_predictions.png": samples,
+        "confusion_matrix.png": matrix,
+        "mistakes.png": mistakes,
+    }
 
 
 # ----------------------------------------------------------------------------- Your own images
@@ -948,7 +900,7 @@ def draw(settings):
     plt.show()
 
 
-# -------------------------------------------------------------------------------- Command line
+# ------------------------------------------------------------------------------- The whole run
 @contextlib.contextmanager
 def replacing(folder):
     """Yield a new folder; if the block ends well, its files take the place of those in folder."""
@@ -962,8 +914,7 @@ def prepare_folder(folder):
     """Make the output folder and prove that it can be written; InputError if it cannot."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        with replacing(folder):  # nothing, but it makes a folder in it
-            pass
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise InputError(f"{folder}: {reason(error)}; name another with --output-dir") from None
     for left in Path(folder).glob(".writing-*"):  # by a run that was killed while writing
@@ -994,10 +945,9 @@ def save_run(folder, model, history, metrics, figures):
     """Write the files of a finished run into the output folder; return their names."""
     with replacing(folder) as fresh:
         model.save(fresh / "model.keras")
-        rows = [[number, *row.values()] for number, row in enumerate(history, 1)]
-        header = ",".join(["epoch", *history[0]])
-        look = {"fmt": "%.6g", "delimiter": ",", "comments": ""}
-        np.savetxt(fresh / "history.csv", rows, header=header, **look)
+        header = ",".join(history.dtype.names)
+        table = fresh / "history.csv"
+        np.savetxt(table, history, "%.6g", delimiter=",", header=header, comments="")
         (fresh / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
         for name, figure in figures.items():
             figure.savefig(fresh / name, dpi=120)
@@ -1013,7 +963,7 @@ def run(settings):
     if not settings.show:
         plt.switch_backend("agg")
     x_train, y_train, x_test, y_test, classes = load_data(settings.data, settings.limit)
-    one_hot = np.eye(classes, dtype="float32")[y_train]
+    one_hot = keras.utils.to_categorical(y_train, classes)
     training, validation = split_validation(x_train, one_hot)
     keras.utils.set_random_seed(settings.seed)
     strategy = choose_strategy()
@@ -1032,13 +982,13 @@ def run(settings):
         metrics |= describe_run(model, seconds, settings)
         figures = draw_figures(history, x_test, y_test, probabilities)
         names = save_run(settings.output_dir, model, history, metrics, figures)
-    print(f"Saved in {settings.output_dir}: {', '.join(names)}")
-    print(f"{report}\n{answer(metrics)}", flush=True)
+    print(f"Saved in {settings.output_dir}: {', '.join(names)}\n{report}", flush=True)
     if plt.get_backend().lower() != "agg":
         plt.show()
     plt.close("all")
 
 
+# -------------------------------------------------------------------------------- Command line
 def image_files(paths):
     """Return the paths of images, those in folders among them in the order of their names."""
     found = []
@@ -1069,7 +1019,7 @@ def predict(settings):
 
     warnings.simplefilter("ignore")  # Pillow's, on damaged metadata
     warnings.simplefilter("error", Image.DecompressionBombWarning)
-    model = load_model(settings.model or str(Path(settings.output_dir, "model.keras")))
+    model = load_model(settings.model)
     prepare_folder(settings.output_dir)
     code, readings = 0, {}
     for path in image_files(settings.predict):
@@ -1102,12 +1052,13 @@ def main(words=None):
     """Do what the command line asks for; return the exit code."""
     settings = parse_settings(words)
     signal.signal(signal.SIGTERM, terminate)
+    trains = not settings.predict and not settings.draw
     try:
         if settings.predict:
             return predict(settings)
         if settings.draw:
             draw(settings)
-        else:
+        if trains:
             run(settings)
         return 0
     except InputError as error:
@@ -1117,11 +1068,9 @@ def main(words=None):
         return complain(f"{reason(error)}; {remains}", 1)
     except KeyboardInterrupt as interrupt:
         command = ["python", *sys.argv]
-        unfinished = list(Path(settings.output_dir).glob(f"{UNFINISHED}*/{BACKUP}"))
-        trains = not settings.predict and not settings.draw
-        if unfinished and trains and not settings.resume:
+        if trains and not settings.resume and unfinished_folders(settings):
             command.append("--resume")
-        code = 143 if interrupt.args == ("SIGTERM",) else 130
+        code = 143 if interrupt.args else 130
         return complain(f"interrupted; go on with {shlex.join(command)}", code)
 
 

@@ -86,7 +86,7 @@ MOMENTS = ["in an epoch", "between epochs", "while saving", "while outputs are w
 
 def torn(folder):
     """Whether the backup of an epoch is being written: it is not yet as large as the last one."""
-    sizes = [path.stat().st_size for path in sorted(folder.glob(f"{dr.UNFINISHED}*/backup/*h5*"))]
+    sizes = [path.stat().st_size for path in sorted(folder.glob(f"{dr.UNFINISHED}*/*h5*"))]
     return len(sizes) == 2 and sizes[0] < sizes[1]
 
 

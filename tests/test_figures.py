@@ -7,14 +7,13 @@ from PIL import Image
 
 import digit_recognition as dr
 
-HISTORY = [
-    {"accuracy": 0.9, "loss": 0.3, "val_accuracy": 0.97, "val_loss": 0.1},
-    {"accuracy": 0.95, "loss": 0.2, "val_accuracy": 0.98, "val_loss": 0.09},
-]
-
-
-def column(name):
-    return [row[name] for row in HISTORY]
+HISTORY = {
+    "epoch": [1, 2],
+    "accuracy": [0.9, 0.95],
+    "loss": [0.3, 0.2],
+    "val_accuracy": [0.97, 0.98],
+    "val_loss": [0.1, 0.09],
+}
 
 
 def test_the_curves_are_the_history():
@@ -22,8 +21,8 @@ def test_the_curves_are_the_history():
     dr.plot_history(figure, HISTORY)
     for axis, name in zip(figure.axes, ("accuracy", "loss"), strict=True):
         training, validation = axis.lines
-        assert list(training.get_ydata()) == column(name) and list(training.get_xdata()) == [1, 2]
-        assert list(validation.get_ydata()) == column(f"val_{name}")
+        assert list(training.get_ydata()) == HISTORY[name] and list(training.get_xdata()) == [1, 2]
+        assert list(validation.get_ydata()) == HISTORY[f"val_{name}"]
         assert [text.get_text() for text in axis.get_legend().texts] == ["training", "validation"]
 
 
@@ -48,10 +47,10 @@ def test_no_mistakes_make_an_empty_figure_not_a_crash():
 
 
 def test_the_confusion_matrix_shows_its_counts():
-    confusion = np.diag([5, 4, 3])
-    confusion[0, 2] = 1
+    labels = np.repeat([0, 1, 2], [6, 4, 3])
+    predicted = np.append(2, labels[1:])
     figure = Figure()
-    dr.plot_confusion(figure, confusion)
+    dr.plot_confusion(figure, labels, predicted, 3)
     axis = figure.axes[0]
     assert sorted(text.get_text() for text in axis.texts) == ["1", "3", "4", "5"]
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted label", "true label")

@@ -126,17 +126,17 @@ def test_a_resumed_run_equals_an_uninterrupted_one(small, tmp_path, monkeypatch)
     (left,) = (tmp_path / "cut").iterdir()
     assert len((left / "history.csv").read_text().splitlines()) == 4  # the third epoch's is there
     resumed, resumed_history = train(small, tmp_path / "cut", epochs=3, resume=True)
-    assert resumed_history == history and len(history) == 3
+    assert np.array_equal(resumed_history, history) and len(history) == 3
     assert same_weights(whole, resumed)
 
 
 def test_a_backup_torn_by_a_kill_loses_one_epoch_and_nothing_else(small, tmp_path):
     whole, history = train(small, tmp_path / "whole", epochs=3)
     left = leave_unfinished(small, tmp_path / "cut", epochs=3)
-    torn = left / "backup" / "latest.weights.h5"
+    torn = left / "latest.weights.h5"
     torn.write_bytes(torn.read_bytes()[:5000])
     resumed, resumed_history = train(small, tmp_path / "cut", epochs=3, resume=True)
-    assert resumed_history == history
+    assert np.array_equal(resumed_history, history)
     assert same_weights(whole, resumed)
 
 
@@ -145,7 +145,7 @@ def test_a_run_killed_after_its_last_epoch_only_has_its_outputs_to_write(small, 
     leave_unfinished(small, tmp_path / "cut")
     capsys.readouterr()
     again, again_history = train(small, tmp_path / "cut", resume=True)
-    assert again_history == history and "Epoch" not in capsys.readouterr().out
+    assert np.array_equal(again_history, history) and "Epoch" not in capsys.readouterr().out
     assert same_weights(model, again)
 
 
@@ -166,7 +166,7 @@ def test_resume_passes_over_a_later_run_that_was_killed_in_its_first_epoch(small
     later = tmp_path / "cut" / (dr.UNFINISHED + "later")
     later.mkdir()
     (later / "settings.json").write_text((left / "settings.json").read_text())
-    assert train(small, tmp_path / "cut", resume=True)[1] == history
+    assert np.array_equal(train(small, tmp_path / "cut", resume=True)[1], history)
 
 
 @pytest.mark.parametrize("name", ["settings.json", "latest.weights.h5", "training_metadata.json"])
@@ -188,7 +188,7 @@ def test_a_completed_run_drops_an_unfinished_one(small, tmp_path):
 def test_a_completed_run_leaves_what_another_run_is_writing(small, tmp_path):
     left = leave_unfinished(small, tmp_path)
     now = dr.time.time() + 60
-    os.utime(left / "history.csv", (now, now))
+    os.utime(left, (now, now))
     train(small, tmp_path)
     assert list(tmp_path.iterdir()) == [left]
 
