@@ -774,109 +774,80 @@ def plot_readings(figure, readings):
 
 # ---------------------------------------------------------------------------- A pad to draw on
 PAD_HINT = "Draw digits here.  Keys: c clear, z undo, s save, q quit"
-NO_WINDOW = "--draw: Matplotlib can open no window here; it needs a display and, for instance, "
-NO_WINDOW += "Tk: apt install python3-tk on Debian and Ubuntu"
+NO_WINDOW = "--draw: no window can be opened: it takes a display and, on Debian, python3-tk"
 
 
 def draw_strokes(strokes):
     """Return strokes, lists of (x, y) in pixels, as a grey Pillow image, black on white."""
-    from scipy.interpolate import PchipInterpolator
-
     image = Image.new("L", (800, 400), 255)
     pen = ImageDraw.Draw(image)
     for stroke in strokes:
-        points = np.array(stroke)
-        steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
-        along = np.append(0, np.cumsum(steps))
-        along, moved = np.unique(along, return_index=True)
-        points = points[moved]
-        if len(points) > 1:  # a curve: under a fast hand they are far apart
-            places = np.append(np.arange(0, along[-1], 2), along[-1])
-            points = PchipInterpolator(along, points)(places)
-        for point in points:
-            # As MNIST's strokes, 2.4 of 20 pixels, are 24 in a digit of half the pad's height.
-            pen.circle(tuple(point), 12, fill=0)
+        # As MNIST's strokes, 2.4 of 20 pixels, are 24 in a digit of half the pad's height.
+        pen.line(stroke, fill=0, width=24, joint="curve")
+        for end in (stroke[0], stroke[-1]):
+            pen.circle(end, 12, fill=0)
     return image
-
-
-def save_drawing(image, folder):
-    """Save a drawing as the next free drawing-N.png in the folder."""
-    number = 1
-    while Path(folder, f"drawing-{number}.png").exists():
-        number += 1
-    with replacing(folder) as fresh:
-        image.save(fresh / f"drawing-{number}.png")
-    print(f"Saved {folder}/drawing-{number}.png", flush=True)
 
 
 class Pad:
     """A Matplotlib figure to draw digits on, which are read at the end of each stroke."""
 
     def __init__(self, figure, model, folder):
-        from matplotlib.widgets import Button
+        from matplotlib.widgets import Button, LassoSelector
 
-        self.model, self.folder, self.canvas = model, folder, figure.canvas
-        self.strokes, self.drawing = [], False
+        self.canvas, self.model, self.folder, self.strokes = figure.canvas, model, folder, []
         places = [["pad", "pad", "seen"], ["pad", "pad", "bars"], ["clear", "undo", "bars"]]
-        axes = figure.subplot_mosaic(places, height_ratios=[5, 5, 1])
-        figure.subplots_adjust(left=0.02, right=0.98, bottom=0.06, top=0.9, hspace=0.4)
-        self.pad, self.seen = axes["pad"], axes["seen"]
-        self.paper = self.pad.imshow(draw_strokes([]), cmap="gray", vmin=0, vmax=255)
-        self.pad.set(xticks=[], yticks=[])
-        labels = range(model.output_shape[1])
-        self.bars = axes["bars"].bar(labels, 0, color=BLUE)
-        axes["bars"].set(title="probability of the last digit", ylim=(0, 1), xticks=labels)
-        axes["bars"].set_yticks([])
-        self.buttons = [Button(axes["clear"], "Clear"), Button(axes["undo"], "Undo")]
+        self.axes = figure.subplot_mosaic(places, height_ratios=[5, 5, 1])
+        self.paper = self.axes["pad"].imshow(draw_strokes([]), cmap="gray", vmin=0, vmax=255)
+        pen = {"color": "black", "linewidth": 14, "solid_capstyle": "round"}
+        self.lasso = LassoSelector(self.axes["pad"], self.end_stroke, props=pen)
+        self.buttons = [Button(self.axes["clear"], "Clear"), Button(self.axes["undo"], "Undo")]
         self.buttons[0].on_clicked(lambda event: self.act("c"))
         self.buttons[1].on_clicked(lambda event: self.act("z"))
         self.canvas.mpl_connect("key_press_event", lambda event: self.act(event.key))
-        for name in ("button_press_event", "motion_notify_event", "button_release_event"):
-            self.canvas.mpl_connect(name, self.follow)
+        self.canvas.mpl_connect("axes_leave_event", lambda event: self.end_stroke(self.lasso.verts))
         self.show()
 
-    def follow(self, event):
-        """Draw while the mouse's button is down and the mouse inside the pad."""
-        inside = event.inaxes is self.pad
-        if inside and event.name == "button_press_event":
-            self.strokes.append([])
-            self.drawing = True
-        if inside and self.drawing:
-            self.strokes[-1].append((event.xdata, event.ydata))
-            # Drawing the whole figure takes 50 ms, in which a fast hand's points would be lost.
-            self.paper.set_data(np.minimum(self.image, draw_strokes(self.strokes[-1:])))
-            self.pad.draw_artist(self.paper)
-            self.canvas.blit(self.pad.bbox)
-        if self.drawing and (event.name == "button_release_event" or not inside):
-            self.drawing = False
+    def end_stroke(self, stroke):
+        """Keep the stroke, a list of (x, y), if one was being drawn."""
+        self.lasso.verts = None  # whatever the mouse does until it is pressed again
+        if stroke:
+            self.strokes.append(stroke)
             self.show()
 
     def act(self, key):
         """Do what a key or a button stands for."""
-        if key == "s":
-            save_drawing(draw_strokes(self.strokes), self.folder)
+        self.end_stroke(self.lasso.verts)
         if key == "c":
             self.strokes.clear()
-        if key == "z" and self.strokes:
-            self.strokes.pop()
-        if key in ("c", "z"):
-            self.drawing = False
-            self.show()
+        elif key == "z":
+            del self.strokes[-1:]
+        elif key == "s":
+            number = 1
+            while Path(self.folder, f"drawing-{number}.png").exists():
+                number += 1
+            draw_strokes(self.strokes).save(f"{self.folder}/drawing-{number}.png")
+            print(f"Saved {self.folder}/drawing-{number}.png", flush=True)
+        elif key == "q":
+            self.canvas.manager.destroy()
+        self.show()
 
     def show(self):
         """Read the drawing; show the digits, what the network saw, and the last digit's bars."""
-        self.image = draw_strokes(self.strokes)
-        self.paper.set_data(self.image)
-        self.seen.clear()
-        self.seen.set(xticks=[], yticks=[], title="what the network saw")
-        title, size, probabilities = PAD_HINT, 12, np.zeros(len(self.bars))
-        with contextlib.suppress(InputError):  # so far there is nothing to read
-            reading = read_digits(self.image, self.model)
-            title, size, probabilities = reading.digits, 24, reading.probabilities[-1]
-            self.seen.imshow(np.hstack(reading.images), cmap="gray_r")
-        self.pad.set_title(title, fontsize=size)
-        for bar, probability in zip(self.bars, probabilities, strict=True):
-            bar.set_height(probability)
+        drawing, seen, bars = draw_strokes(self.strokes), self.axes["seen"], self.axes["bars"]
+        seen.clear()
+        bars.clear()
+        try:
+            reading = read_digits(drawing, self.model)
+            self.axes["pad"].set_title(reading.digits, fontsize=24)
+            seen.imshow(np.hstack(reading.images), cmap="gray_r")
+            bars.bar(range(10), reading.probabilities[-1], color=BLUE)
+        except InputError:  # so far there is nothing to read
+            self.axes["pad"].set_title(PAD_HINT, fontsize=12)
+        self.paper.set_data(drawing)
+        self.axes["pad"].set(xticks=[], yticks=[])
+        seen.set(title="what the network saw", xticks=[], yticks=[])
+        bars.set(title="probability of the last digit", ylim=(0, 1), xticks=range(10), yticks=[])
         self.canvas.draw_idle()
 
 
@@ -885,18 +856,15 @@ def draw(settings):
     import matplotlib.pyplot as plt
 
     plt.rcParams["toolbar"] = "None"
-    for name in plt.rcParams.find_all("keymap"):
-        if name != "keymap.quit":  # the others would give the pad's keys a second meaning
-            plt.rcParams[name] = []
-    try:
-        figure = plt.figure("Draw digits", figsize=(10, 5))
-    except Exception:  # each kind of window has exceptions of its own
-        raise InputError(NO_WINDOW) from None
-    if plt.get_backend().lower() == "agg":
+    with contextlib.suppress(Exception):  # each kind of window has exceptions of its own
+        plt.figure("Draw digits", figsize=(10, 5))
+    if not plt.get_fignums() or plt.get_backend().lower() == "agg":
         raise InputError(NO_WINDOW)
-    model = load_model(settings.model or str(Path(settings.output_dir, "model.keras")))
+    model = load_model(settings.model)
     prepare_folder(settings.output_dir)
-    figure.pad = Pad(figure, model, settings.output_dir)  # its callbacks live as long as it does
+    canvas = plt.gcf().canvas
+    canvas.mpl_disconnect(canvas.manager.key_press_handler_id)  # Matplotlib's own keys
+    pad = Pad(plt.gcf(), model, settings.output_dir)  # noqa: F841, its callbacks live as it does
     plt.show()
 
 
