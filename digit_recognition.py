@@ -782,10 +782,10 @@ def draw_strokes(strokes):
     image = Image.new("L", (800, 400), 255)
     pen = ImageDraw.Draw(image)
     for stroke in strokes:
-        # As MNIST's strokes, 2.4 of 20 pixels, are 24 in a digit of half the pad's height.
-        pen.line(stroke, fill=0, width=24, joint="curve")
-        for end in (stroke[0], stroke[-1]):
-            pen.circle(end, 12, fill=0)
+        # As MNIST's strokes, 2.4 of 20 pixels, are 25 in a digit of half the pad's height.
+        pen.line(stroke, fill=0, width=25)
+        for point in stroke:
+            pen.circle(point, 12, fill=0)
     return image
 
 
@@ -798,8 +798,9 @@ class Pad:
         self.canvas, self.model, self.folder, self.strokes = figure.canvas, model, folder, []
         places = [["pad", "pad", "seen"], ["pad", "pad", "bars"], ["clear", "undo", "bars"]]
         self.axes = figure.subplot_mosaic(places, height_ratios=[5, 5, 1])
+        figure.subplots_adjust(left=0.02, right=0.98, bottom=0.06, top=0.9, hspace=0.4)
         self.paper = self.axes["pad"].imshow(draw_strokes([]), cmap="gray", vmin=0, vmax=255)
-        pen = {"color": "black", "linewidth": 14, "solid_capstyle": "round"}
+        pen = {"color": "black", "linewidth": 15, "solid_capstyle": "round"}
         self.lasso = LassoSelector(self.axes["pad"], self.end_stroke, props=pen)
         self.buttons = [Button(self.axes["clear"], "Clear"), Button(self.axes["undo"], "Undo")]
         self.buttons[0].on_clicked(lambda event: self.act("c"))
@@ -828,8 +829,6 @@ class Pad:
                 number += 1
             draw_strokes(self.strokes).save(f"{self.folder}/drawing-{number}.png")
             print(f"Saved {self.folder}/drawing-{number}.png", flush=True)
-        elif key == "q":
-            self.canvas.manager.destroy()
         self.show()
 
     def show(self):
@@ -855,15 +854,15 @@ def draw(settings):
     """Show the pad until its window is closed; InputError if no window can be opened."""
     import matplotlib.pyplot as plt
 
-    plt.rcParams["toolbar"] = "None"
+    # Matplotlib's other keys would give the pad's a second meaning.
+    others = [name for name in plt.rcParams.find_all("keymap") if name != "keymap.quit"]
+    plt.rcParams.update({name: [] for name in others}, toolbar="None")
     with contextlib.suppress(Exception):  # each kind of window has exceptions of its own
         plt.figure("Draw digits", figsize=(10, 5))
     if not plt.get_fignums() or plt.get_backend().lower() == "agg":
         raise InputError(NO_WINDOW)
     model = load_model(settings.model)
     prepare_folder(settings.output_dir)
-    canvas = plt.gcf().canvas
-    canvas.mpl_disconnect(canvas.manager.key_press_handler_id)  # Matplotlib's own keys
     pad = Pad(plt.gcf(), model, settings.output_dir)  # noqa: F841, its callbacks live as it does
     plt.show()
 
