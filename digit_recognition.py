@@ -39,7 +39,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 # ------------------------------------------------------------------------------------ Settings
-OPTIMIZERS = {  # Keras's name, highest learning rate, options
+# Keras's name, highest learning rate, options: in a run so short, means over few steps do better.
+OPTIMIZERS = {
     "adam": ("Adam", 0.01, {"beta_1": 0.7, "beta_2": 0.9}),
     "adamw": ("AdamW", 0.01, {"beta_1": 0.7, "beta_2": 0.9}),
     "muon": ("Muon", 0.01, {"adam_beta_1": 0.7, "adam_beta_2": 0.9, "exclude_layers": ["prob"]}),
@@ -139,7 +140,7 @@ class InputError(ValueError):
 def reason(error):
     """Return in one line why something failed."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(text.split())[:400]
+    return " ".join(text.split())[:400]  # Keras and h5py can fill a page
 
 
 def import_tensorflow():
@@ -255,9 +256,12 @@ def load_data(path=None, limit=None):
 
 def split_validation(images, labels):
     """Return (images, labels) to train on and, the same in every run, (images, labels) held out."""
-    order = np.random.default_rng(0).permutation(len(images))
-    held_out, rest = np.split(order, [min(5000, len(images) // 12)])
-    return (images[rest], labels[rest]), (images[held_out], labels[held_out])
+    from sklearn.model_selection import train_test_split
+
+    held_out = min(5000, len(images) // 12)
+    parts = train_test_split(images, labels, test_size=held_out, random_state=0)
+    x_train, x_validation, y_train, y_validation = parts
+    return (x_train, y_train), (x_validation, y_validation)
 
 
 # --------------------------------------------------------------------------------------- Model
@@ -334,6 +338,7 @@ WARP = 0.8  # pixels of a 28 x 28 image, standard deviation; 0.6 and 1.0 validat
 # At most so many in a batch, of which each carries an equal part: as good as one an image, for a
 # third of the time.
 SHEETS = 16
+BATCH = 500  # images that are read at once after training: divides 5,000 and 10,000
 UNFINISHED = "unfinished-"  # begins the name of the folder from which --resume goes on
 BACKUP = "training_metadata.json"  # what Keras writes there last at the end of an epoch
 
@@ -475,23 +480,19 @@ def train(model, training, validation, folder, settings):
         backup.on_train_begin()  # as fit does, but here a damaged backup can be named
     except Exception as error:  # a damaged file makes h5py and Keras raise many kinds
         raise InputError(f"{folder}: {reason(error)}; nothing to resume, omit --resume") from None
-    parts = [
-        callbacks.LambdaCallback(
-            on_epoch_begin=lambda number, logs: epoch.assign(number),
-            on_epoch_end=lambda number, logs: os.utime(folder),  # a sign that it is in use
-        ),
-        callbacks.TerminateOnNaN(),
-        callbacks.CSVLogger(folder / "history.csv", append=True),
-        backup,
-    ]
+    mark_epoch = callbacks.LambdaCallback(
+        on_epoch_begin=lambda number, logs: epoch.assign(number),
+        on_epoch_end=lambda number, logs: os.utime(folder),  # a sign that it is in use
+    )
+    table = callbacks.CSVLogger(folder / "history.csv", append=True)
     began, cpu_began = time.perf_counter(), time.process_time()
     model.fit(
         training_batches(*training, epoch, settings),
         epochs=settings.epochs,
-        shuffle=False,
+        shuffle=False,  # training_batches does
         validation_data=validation,
-        validation_batch_size=500,
-        callbacks=parts,
+        validation_batch_size=BATCH,
+        callbacks=[mark_epoch, callbacks.TerminateOnNaN(), table, backup],
         verbose=1 if sys.stdout.isatty() else 2,  # a bar, or a line an epoch
     )
     seconds = (time.perf_counter() - began, time.process_time() - cpu_began)
@@ -511,25 +512,24 @@ def evaluate(probabilities, labels):
     from scipy.stats import binomtest
     from sklearn.metrics import classification_report, log_loss
 
-    count, classes = len(labels), range(probabilities.shape[1])
+    count, every_label = len(labels), range(probabilities.shape[1])
     predicted = probabilities.argmax(axis=1)
     right = int((predicted == labels).sum())
     interval = binomtest(right, count).proportion_ci(method="wilson")
-    loss = log_loss(labels, probabilities, labels=classes)
-    report = functools.partial(
-        classification_report, labels, predicted, labels=classes, zero_division=0
-    )
+    loss = log_loss(labels, probabilities, labels=every_label)
+    options = {"labels": every_label, "zero_division": 0}
+    report = classification_report(labels, predicted, digits=4, **options)
     metrics = {
         "test_accuracy": right / count,
         "test_interval": [interval.low, interval.high],
         "test_errors": count - right,
         "test_images": count,
         "test_loss": loss,
-        "report": report(output_dict=True),
+        "report": classification_report(labels, predicted, output_dict=True, **options),
     }
     spread = f"95 % interval {100 * interval.low:.2f}-{100 * interval.high:.2f} %"
     answer = f"{100 * right / count:.2f} % ({count - right} of {count} wrong, {spread})"
-    return metrics, f"{report(digits=4)}\nTest loss: {loss:.4f}\nTest accuracy: {answer}"
+    return metrics, f"{report}\nTest loss: {loss:.4f}\nTest accuracy: {answer}"
 
 
 # ------------------------------------------------------------------------------------- Figures
@@ -944,7 +944,7 @@ def run(settings):
         with strategy.scope():
             compile_model(model, len(training[0]), settings)
         history, seconds = train(model, training, validation, folder, settings)
-        probabilities = model.predict(x_test, batch_size=500, verbose=0)
+        probabilities = model.predict(x_test, batch_size=BATCH, verbose=0)
         metrics, report = evaluate(probabilities, y_test)
         metrics |= describe_run(model, seconds, settings)
         figures = draw_figures(history, x_test, y_test, probabilities)
