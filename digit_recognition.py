@@ -84,7 +84,7 @@ def add_run_settings(parser):
     add = parser.add_argument_group("model").add_argument
     text = "filters of each block (default: 16 64)"
     add("--filters", type=between(int, 1, 999), nargs="+", default=[16, 64], metavar="N", help=text)
-    text = "side of the convolutions' kernels (default: 5)"
+    text = "side of the first block's kernels, in later blocks 3 (default: 5)"
     add("--kernel-size", type=between(int, 1, 15), default=5, metavar="N", help=text)
     text = "width of the dense layer (default: 128)"
     add("--dense-units", type=between(int, 1, 9999), default=128, metavar="N", help=text)
@@ -92,10 +92,10 @@ def add_run_settings(parser):
     add("--activation", choices=activations, default="relu", help="of the layers (default: relu)")
 
     add = parser.add_argument_group("training").add_argument
-    text = "passes over the images: more take longer and err less (default: 7)"
-    add("--epochs", type=between(int, 1, 9999), default=7, metavar="N", help=text)
-    text = "images in a step (default: 256)"
-    add("--batch-size", type=between(int, 1, 65536), default=256, metavar="N", help=text)
+    text = "passes over the images: more take longer and err less (default: 5)"
+    add("--epochs", type=between(int, 1, 9999), default=5, metavar="N", help=text)
+    text = "images in a step (default: 128)"
+    add("--batch-size", type=between(int, 1, 65536), default=128, metavar="N", help=text)
     text = "the highest of the schedule (default: the optimizer's own)"
     add("--learning-rate", type=between(float, 1e-9, 1e9), metavar="N", help=text)
     add("--optimizer", choices=OPTIMIZERS, default="adam", help="takes the steps (default: adam)")
@@ -299,18 +299,20 @@ def convolution_blocks(image_shape, settings):
     """
     from keras.layers import Activation, Conv2D, MaxPooling2D
 
-    layers, size = [], min(image_shape[:2])
+    layers, size, kernel_size = [], min(image_shape[:2]), settings.kernel_size
     for filters in settings.filters:
-        if size < 2 * settings.kernel_size:
+        if size < 2 * kernel_size:
             # Small images keep their border, or a further block would have nothing to see.
             padding = "same"
         else:
             padding = "valid"
-            size -= settings.kernel_size - 1
-        size //= 2
-        layers.append(Conv2D(filters, settings.kernel_size, padding=padding))
-        layers.append(MaxPooling2D())
+            size -= kernel_size - 1
+        pool_size = 3 if size >= 20 else 2
+        size //= pool_size
+        layers.append(Conv2D(filters, kernel_size, padding=padding))
+        layers.append(MaxPooling2D(pool_size))
         layers.append(Activation(settings.activation))
+        kernel_size = 3
     return layers
 
 
