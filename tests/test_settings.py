@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-import benchmark
+import study
 from conftest import SCRIPT, run_script
 
 import digit_recognition as dr
@@ -75,7 +75,7 @@ def test_a_failed_import_of_tensorflow_is_seen(tmp_path):
 
 def test_every_row_of_the_study_is_a_command_that_the_script_takes_and_the_readme_shows():
     readme = (ROOT / "README.md").read_text()
-    rows = [row for rows in benchmark.STUDY.values() for row in rows]
+    rows = [row for rows in study.STUDY.values() for row in rows]
     assert len({str(dr.parse_settings(row.split())) for row in rows}) == len(rows) > 25
     for row in rows:
         assert f"| `{row}` |" in readme or not row, row
