@@ -1,6 +1,7 @@
 """Settings: the command line teaches, answers at once, and refuses what it cannot use."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -19,11 +20,11 @@ def requirements(text):
 
 
 def test_the_inline_metadata_names_the_packages_of_requirements_txt():
-    header = SCRIPT.read_text().split("# ///")[1].replace("\n#", "")
+    header = SCRIPT.read_text(encoding="utf-8").split("# ///")[1].replace("\n#", "")
     inline = ast.literal_eval(re.search(r"dependencies = (\[.*\])", header)[1])
     assert sorted(inline) == requirements((ROOT / "requirements.txt").read_text())
     assert 'requires-python = ">=3.10,<3.14"' in header
-    assert "3.10 to 3.13" in (ROOT / "README.md").read_text()
+    assert "3.10 to 3.13" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_help_answers_in_under_a_second_without_tensorflow():
@@ -47,7 +48,7 @@ def test_importing_the_script_has_no_side_effect():
 
 
 def test_every_setting_is_in_the_readme_with_its_default():
-    table = (ROOT / "README.md").read_text()
+    table = (ROOT / "README.md").read_text(encoding="utf-8")
     help_text = " ".join(run_script("--help").stdout.split())
     for name, default in vars(dr.parse_settings([])).items():
         flag = f"--{name.replace('_', '-')}"
@@ -65,7 +66,7 @@ def test_a_failed_import_of_tensorflow_is_seen(tmp_path):
     code = "import digit_recognition as d; d.import_tensorflow()"
     process = subprocess.run(
         [sys.executable, "-c", code],
-        env={"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": ""},
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
         capture_output=True,
         text=True,
     )
@@ -74,7 +75,7 @@ def test_a_failed_import_of_tensorflow_is_seen(tmp_path):
 
 
 def test_every_row_of_the_study_is_a_command_that_the_script_takes_and_the_readme_shows():
-    readme = (ROOT / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     rows = [row for rows in study.STUDY.values() for row in rows]
     assert len({str(dr.parse_settings(row.split())) for row in rows}) == len(rows) > 25
     for row in rows:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -97,10 +98,24 @@ def train(small, folder, killed_while_writing=False, **changes):
     return model, history
 
 
-def leave_unfinished(small, folder, **changes):
-    """Train, and be killed before anything is written; return the folder that is left."""
+@pytest.fixture(scope="module")
+def whole(small, tmp_path_factory):
+    """A run of three epochs that nothing interrupts: (model, history)."""
+    return train(small, tmp_path_factory.mktemp("whole"), epochs=3)
+
+
+@pytest.fixture(scope="module")
+def killed(small, tmp_path_factory):
+    """The output folder of such a run that was killed before anything was written."""
+    folder = tmp_path_factory.mktemp("killed")
     with pytest.raises(Killed):
-        train(small, folder, killed_while_writing=True, **changes)
+        train(small, folder, killed_while_writing=True, epochs=3)
+    return folder
+
+
+def leave_unfinished(killed, folder):
+    """Make the output folder one in which a run was killed; return what that run left in it."""
+    shutil.copytree(killed, folder, dirs_exist_ok=True)
     (left,) = folder.glob(dr.UNFINISHED + "*")
     return left
 
@@ -110,8 +125,7 @@ def same_weights(one, other):
     return all(np.array_equal(a, b) for a, b in pairs)
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(small, tmp_path, monkeypatch):
-    whole, history = train(small, tmp_path / "whole", epochs=3)
+def test_a_resumed_run_equals_an_uninterrupted_one(small, whole, tmp_path, monkeypatch):
     original = keras.callbacks.BackupAndRestore.on_epoch_end
 
     def dies_in_the_third(self, epoch, logs=None):
@@ -121,38 +135,38 @@ def test_a_resumed_run_equals_an_uninterrupted_one(small, tmp_path, monkeypatch)
 
     monkeypatch.setattr(keras.callbacks.BackupAndRestore, "on_epoch_end", dies_in_the_third)
     with pytest.raises(Killed):
-        train(small, tmp_path / "cut", epochs=3)
+        train(small, tmp_path, epochs=3)
     monkeypatch.undo()
-    (left,) = (tmp_path / "cut").iterdir()
+    (left,) = tmp_path.iterdir()
     assert len((left / "history.csv").read_text().splitlines()) == 4  # the third epoch's is there
-    resumed, resumed_history = train(small, tmp_path / "cut", epochs=3, resume=True)
-    assert np.array_equal(resumed_history, history) and len(history) == 3
-    assert same_weights(whole, resumed)
+    resumed, history = train(small, tmp_path, epochs=3, resume=True)
+    assert np.array_equal(history, whole[1]) and len(history) == 3
+    assert same_weights(resumed, whole[0])
 
 
-def test_a_backup_torn_by_a_kill_loses_one_epoch_and_nothing_else(small, tmp_path):
-    whole, history = train(small, tmp_path / "whole", epochs=3)
-    left = leave_unfinished(small, tmp_path / "cut", epochs=3)
+def test_a_backup_torn_by_a_kill_loses_one_epoch_and_nothing_else(small, whole, killed, tmp_path):
+    left = leave_unfinished(killed, tmp_path)
     torn = left / "latest.weights.h5"
     torn.write_bytes(torn.read_bytes()[:5000])
-    resumed, resumed_history = train(small, tmp_path / "cut", epochs=3, resume=True)
-    assert np.array_equal(resumed_history, history)
-    assert same_weights(whole, resumed)
+    resumed, history = train(small, tmp_path, epochs=3, resume=True)
+    assert np.array_equal(history, whole[1])
+    assert same_weights(resumed, whole[0])
 
 
-def test_a_run_killed_after_its_last_epoch_only_has_its_outputs_to_write(small, tmp_path, capsys):
-    model, history = train(small, tmp_path / "whole")
-    leave_unfinished(small, tmp_path / "cut")
+def test_a_run_killed_after_its_last_epoch_only_has_its_outputs_to_write(
+    small, whole, killed, tmp_path, capsys
+):
+    leave_unfinished(killed, tmp_path)
     capsys.readouterr()
-    again, again_history = train(small, tmp_path / "cut", resume=True)
-    assert np.array_equal(again_history, history) and "Epoch" not in capsys.readouterr().out
-    assert same_weights(model, again)
+    resumed, history = train(small, tmp_path, epochs=3, resume=True)
+    assert np.array_equal(history, whole[1]) and "Epoch" not in capsys.readouterr().out
+    assert same_weights(resumed, whole[0])
 
 
-def test_resume_names_the_setting_that_differs(small, tmp_path):
-    leave_unfinished(small, tmp_path)
+def test_resume_names_the_setting_that_differs(small, killed, tmp_path):
+    leave_unfinished(killed, tmp_path)
     with pytest.raises(dr.InputError, match=r"--resume: --batch-size was 64, now 32"):
-        train(small, tmp_path, batch_size=32, resume=True)
+        train(small, tmp_path, epochs=3, batch_size=32, resume=True)
 
 
 def test_resume_with_nothing_to_resume_is_refused(small, tmp_path):
@@ -160,33 +174,34 @@ def test_resume_with_nothing_to_resume_is_refused(small, tmp_path):
         train(small, tmp_path, resume=True)
 
 
-def test_resume_passes_over_a_later_run_that_was_killed_in_its_first_epoch(small, tmp_path):
-    _, history = train(small, tmp_path / "whole")
-    left = leave_unfinished(small, tmp_path / "cut")
-    later = tmp_path / "cut" / (dr.UNFINISHED + "later")
+def test_resume_passes_over_a_later_run_that_was_killed_in_its_first_epoch(
+    small, whole, killed, tmp_path
+):
+    left = leave_unfinished(killed, tmp_path)
+    later = tmp_path / (dr.UNFINISHED + "later")
     later.mkdir()
     (later / "settings.json").write_text((left / "settings.json").read_text())
-    assert np.array_equal(train(small, tmp_path / "cut", resume=True)[1], history)
+    assert np.array_equal(train(small, tmp_path, epochs=3, resume=True)[1], whole[1])
 
 
 @pytest.mark.parametrize("name", ["settings.json", "latest.weights.h5", "training_metadata.json"])
-def test_a_damaged_backup_is_refused(small, tmp_path, name):
-    left = leave_unfinished(small, tmp_path)
+def test_a_damaged_backup_is_refused(small, killed, tmp_path, name):
+    left = leave_unfinished(killed, tmp_path)
     for path in left.rglob(name + "*"):
         path.write_bytes(b"PK torn")
     with pytest.raises(dr.InputError, match=r"nothing to resume") as caught:
-        train(small, tmp_path, resume=True)
+        train(small, tmp_path, epochs=3, resume=True)
     assert "\n" not in str(caught.value)
 
 
-def test_a_completed_run_drops_an_unfinished_one(small, tmp_path):
-    leave_unfinished(small, tmp_path)
+def test_a_completed_run_drops_an_unfinished_one(small, killed, tmp_path):
+    leave_unfinished(killed, tmp_path)
     train(small, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_completed_run_leaves_what_another_run_is_writing(small, tmp_path):
-    left = leave_unfinished(small, tmp_path)
+def test_a_completed_run_leaves_what_another_run_is_writing(small, killed, tmp_path):
+    left = leave_unfinished(killed, tmp_path)
     now = dr.time.time() + 60
     os.utime(left, (now, now))
     train(small, tmp_path)
@@ -207,24 +222,24 @@ def test_divergence_stops_at_once_with_one_line(main, tmp_path, rate):
     assert not (tmp_path / "model.keras").exists()
 
 
-def test_two_devices_reach_the_accuracy_of_one(tmp_path):
+def test_two_devices_reach_the_accuracy_of_one(main, tmp_path):
     """In a new Python, since devices are set before TensorFlow starts."""
     code = (
         "import sys, digit_recognition as d\n"
         "d.import_tensorflow()\n"
         "import tensorflow as tf\n"
         "cpu = tf.config.list_physical_devices('CPU')[0]\n"
-        "logical = [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[1])\n"
+        "logical = [tf.config.LogicalDeviceConfiguration()] * 2\n"
         "tf.config.set_logical_device_configuration(cpu, logical)\n"
-        "sys.exit(d.main(['--limit', '6000', '--epochs', '2', '--no-show', '--batch-size', '128',\n"
-        "                 '--output-dir', sys.argv[2]]))\n"
+        "sys.exit(d.main(sys.argv[1:]))\n"
     )
-    found = []
-    for count in (1, 2):
-        folder = tmp_path / str(count)
-        command = [sys.executable, "-c", code, str(count), str(folder)]
-        subprocess.run(command, cwd=dr.BUNDLED_DATA.parents[1], check=True, capture_output=True)
-        found.append(json.loads((folder / "metrics.json").read_text()))
-    assert [metrics["replicas"] for metrics in found] == [1, 2]
-    assert found[0]["test_accuracy"] > 0.93
-    assert abs(found[0]["test_accuracy"] - found[1]["test_accuracy"]) < 0.01
+    words = ["--limit", "6000", "--epochs", "2", "--batch-size", "128", "--no-show", "--output-dir"]
+    command = [sys.executable, "-c", code, *words, str(tmp_path / "two")]
+    subprocess.run(command, cwd=dr.BUNDLED_DATA.parents[1], check=True, capture_output=True)
+    assert main(*words, tmp_path / "one")[0] == 0
+    one, two = (
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")
+    )
+    assert (one["replicas"], two["replicas"]) == (1, 2)
+    assert one["test_accuracy"] > 0.93
+    assert abs(one["test_accuracy"] - two["test_accuracy"]) < 0.01
