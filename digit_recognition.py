@@ -504,7 +504,9 @@ def train(model, training, validation, folder, settings):
     history = read_history(folder / "history.csv")
     if not math.isfinite(history["loss"][-1]):
         (folder / BACKUP).unlink(missing_ok=True)
-        raise FloatingPointError("training diverged, the loss is NaN; lower --learning-rate")
+        raise FloatingPointError(
+            "training diverged, the loss is NaN or infinite; lower --learning-rate"
+        )
     return history, seconds
 
 
