@@ -74,25 +74,25 @@ def between(kind, low, high):
 
 def parse_settings(words=None):
     """Return the settings of a command line, a list of words; exit with code 2 if it is wrong."""
-    formatter, on_or_off = argparse.RawDescriptionHelpFormatter, argparse.BooleanOptionalAction
-    prog, count = "digit_recognition.py", between(int, 1, 9999)
-    parser = Parser(prog, description=__doc__, formatter_class=formatter, allow_abbrev=False)
+    raw, on_or_off = argparse.RawDescriptionHelpFormatter, argparse.BooleanOptionalAction
+    prog, count, side = "digit_recognition.py", between(int, 1, 9999), between(int, 1, 15)
+    parser = Parser(prog, description=__doc__, formatter_class=raw, allow_abbrev=False)
 
     add = parser.add_argument_group("data").add_argument
     add("--data", metavar="PATH", help="an .npz or a folder of IDX files (default: MNIST)")
     add("--limit", type=between(int, 24, 10**9), help="read only so many images of each part")
 
     add = parser.add_argument_group("model").add_argument
-    add("--filters", type=count, nargs="+", default=[16, 64], help="of each block (default: 16 64)")
-    add("--kernel-size", type=between(int, 1, 15), default=5, help="of the first (default: 5)")
+    add("--filters", type=count, nargs="+", default=[16, 64], help="in each block (default: 16 64)")
+    add("--kernel-size", type=side, default=5, help="in the first block, later 3 (default: 5)")
     add("--dense-units", type=count, default=128, help="width of the dense layer (default: 128)")
     functions = ("relu", "gelu", "silu", "tanh")
     add("--activation", choices=functions, default="relu", help="of the layers (default: relu)")
 
     add = parser.add_argument_group("training").add_argument
     add("--epochs", type=count, default=5, help="more take longer and err less (default: 5)")
-    add("--batch-size", type=between(int, 1, 65536), default=128, help="in images (default: 128)")
-    add("--learning-rate", type=between(float, 1e-9, 1e9), help="its peak; each optimizer has one")
+    add("--batch-size", type=between(int, 1, 65536), default=128, help="images (default: 128)")
+    add("--learning-rate", type=between(float, 1e-9, 1e9), help="its peak (default: each its own)")
     add("--optimizer", choices=OPTIMIZERS, default="adam", help="takes the steps (default: adam)")
     add("--augment", action=on_or_off, default=True, help="warp the images (default: on)")
     add("--seed", type=between(int, 0, 2**31 - 1), default=0, help="repeats a run (default: 0)")
@@ -104,7 +104,7 @@ def parse_settings(words=None):
     add("--json", action="store_true", help="print one JSON object an image")
 
     add = parser.add_argument_group("output").add_argument
-    add("--output-dir", default="output", metavar="DIR", help="of all files (default: output)")
+    add("--output-dir", default="output", metavar="DIR", help="for all files (default: output)")
     add("--show", action=on_or_off, default=True, help="open windows, if possible (default: on)")
     add("--resume", action="store_true", help="go on with the interrupted run in DIR")
 
@@ -504,9 +504,7 @@ def train(model, training, validation, folder, settings):
     history = read_history(folder / "history.csv")
     if not math.isfinite(history["loss"][-1]):
         (folder / BACKUP).unlink(missing_ok=True)
-        raise FloatingPointError(
-            "training diverged, the loss is NaN or infinite; lower --learning-rate"
-        )
+        raise FloatingPointError("the loss is NaN or infinite; lower --learning-rate")
     return history, seconds
 
 
