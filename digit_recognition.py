@@ -92,8 +92,8 @@ def add_run_settings(parser):
     add("--activation", choices=activations, default="relu", help="of the layers (default: relu)")
 
     add = parser.add_argument_group("training").add_argument
-    text = "passes over the images: more take longer and err less (default: 4)"
-    add("--epochs", type=between(int, 1, 9999), default=4, metavar="N", help=text)
+    text = "passes over the images: more take longer and err less (default: 5)"
+    add("--epochs", type=between(int, 1, 9999), default=5, metavar="N", help=text)
     text = "images in a step (default: 128)"
     add("--batch-size", type=between(int, 1, 65536), default=128, metavar="N", help=text)
     text = "the highest of the schedule (default: the optimizer's own)"
@@ -311,7 +311,7 @@ def convolution_blocks(image_shape, settings):
         layers.append(Conv2D(filters, kernel_size, padding=padding))
         layers.append(MaxPooling2D())
         layers.append(Activation(settings.activation))
-        # Kernels of 3 see enough of a pooled image; those of 5 took a third more time.
+        # On a pooled image, kernels of 3 take a fifth less time than those of 5.
         kernel_size = 3
     return layers
 
@@ -370,7 +370,9 @@ def compile_model(model, image_count, settings):
 
 
 # ------------------------------------------------------------------------------------ Training
-WARP = 0.8  # pixels of a 28 x 28 image, standard deviation; 0.6 and 1.0 validate worse
+# Pixels of a 28 x 28 image, standard deviation. 0.6 validates better on images of the writers who
+# are trained on, by 0.1 points, and no better on those of others.
+WARP = 0.8
 # At most so many in a batch, of which each carries an equal part: as good as one an image, for a
 # third of the time.
 SHEETS = 16
