@@ -42,10 +42,10 @@ ONE, DEFAULT, LONG_ROW, PLAIN, PUBLISHED, RECIPE = ROWS
 
 
 # ------------------------------------------------------------------------------- Measuring
-def measure(command):
+def measure(command, stderr=None):
     """Run a command in a new process; return its wall seconds and its peak memory in GB."""
     began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr)
     _, status, used = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"failed: {command}")
@@ -67,7 +67,7 @@ def measure_training(program, *words):
 def measure_import():
     """Return the seconds that importing TensorFlow and Keras takes, which no run can spare."""
     command = [sys.executable, "-c", "import keras, tensorflow"]
-    return measure(command)["seconds"]
+    return measure(command, stderr=subprocess.DEVNULL)["seconds"]
 
 
 # -------------------------------------------------------------------------------- Reporting

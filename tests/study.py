@@ -25,7 +25,7 @@ STUDY = {  # what a row changes in the default command, by the question that it 
         "--no-augment",
         "--epochs 1",
         "--epochs 1 --no-augment",
-        "--epochs 3",
+        "--epochs 2",
         "--epochs 10",
         "--epochs 10 --no-augment",
     ],

@@ -26,8 +26,6 @@ def test_the_default_is_the_network_of_the_readme():
     trainable = [layer.name.split("_")[0] for layer in build().layers if layer.trainable_weights]
     assert trainable == ["conv2d", "conv2d", "dense", "probabilities"]
     assert [layer.kernel_size for layer in convolutions(build())] == [(5, 5), (3, 3)]
-    pools = [layer for layer in build().layers if type(layer).__name__ == "MaxPooling2D"]
-    assert [layer.pool_size for layer in pools] == [(3, 3), (2, 2)]
 
 
 def test_it_takes_raw_pixels_and_gives_probabilities(mnist):
@@ -44,18 +42,13 @@ def test_pooling_before_relu_is_the_same_function(mnist):
 
 
 @pytest.mark.parametrize(
-    ("filters", "kernel_size"), [((8,), 3), ((8, 16, 32), 5), ((16, 8, 4), 1), ((8, 8), 15)]
+    ("filters", "kernel_size"), [((8,), 3), ((8, 16, 32), 5), ((8, 16, 32, 64), 3), ((8, 8), 15)]
 )
 def test_each_number_of_filters_is_a_block(filters, kernel_size):
     blocks = convolutions(build(filters=filters, kernel_size=kernel_size))
     assert tuple(block.filters for block in blocks) == filters
     sizes = [block.kernel_size[0] for block in blocks]
     assert sizes == [kernel_size, *[3] * (len(filters) - 1)]
-
-
-@pytest.mark.parametrize("shape", [(8, 8, 1), (12, 20, 1)])
-def test_small_images_keep_what_three_blocks_see(shape):
-    assert build(shape, filters=(8, 16, 32)).output_shape == (None, 10)
 
 
 def test_dense_units_and_activation_are_settings():
