@@ -33,7 +33,7 @@ KINDS = {  # what the table calls them, and how many pages of each it reads
 
 @functools.cache
 def handwriting(writers):
-    """Return the images of "mnist" or "scikit-learn", float (n, 28, 28) or (n, 8, 8), and labels."""
+    """Return images of "mnist" or "scikit-learn", float (n, 28, 28) or (n, 8, 8), and labels."""
     if writers == "mnist":
         _, _, images, labels, _ = dr.load_data()
         return images[..., 0] / 255, labels
@@ -115,7 +115,7 @@ def half_plane(shape, rng):
 def lay_on_table(paper, shape, rng):
     """Return grey from 0 to 1 of a shape: paper, smaller and turned a little, on a darker table."""
     streaks = ndimage.gaussian_filter(rng.normal(0, 1, shape), np.array([0.001, 0.02]) * max(shape))
-    table = rng.uniform(0.1, 0.45) + 0.03 * streaks / streaks.std()
+    table = rng.uniform(0.1, 0.45) * (1 + 0.08 * streaks / streaks.std())
     spare = np.subtract(shape, paper.shape)
     top, left = np.round(spare * rng.uniform(0, 1, 2)).astype(int)
     place = np.s_[top : top + paper.shape[0], left : left + paper.shape[1]]
