@@ -686,36 +686,39 @@ def is_light(image):
     from scipy import ndimage, stats
 
     grey = np.asarray(ImageOps.contain(image, (200, 200)), np.float32)
-    top, left = np.array(grey.shape) // 12  # there the table is in the picture
-    grey = grey[top : len(grey) - top, left : grey.shape[1] - left]
-    score = (128 - np.median(grey)) / 64
-    for window in (11, 129):
-        score += stats.skew(grey - ndimage.uniform_filter(grey, window), axis=None)
+    score = (90 - np.median(grey)) / 100
+    for window in (5, 141):
+        mean = ndimage.uniform_filter(grey, window, mode="nearest")
+        score += stats.skew(grey - mean, axis=None)
     return score > 0
 
 
-def find_ink(image, height, light):
+def find_ink(image, window, reach, light):
     """Return ink, float32, 0 on paper and 1 in strokes, and strokes without lines, bool.
 
     Paper is what a closing leaves of a grey Pillow image, which fills dark places narrower than a
-    window; shadows and tables are wider. height: of digits, in pixels, an upper bound.
+    window; shadows and tables are wider. A line of the paper is longer than reach; both in pixels.
     """
     from scipy import ndimage
 
     grey = ndimage.gaussian_filter(np.asarray(image, np.float32), 1)
     if light:
         grey = 255 - grey
-    window = min(int(1.5 * height), max(grey.shape) // 2)
-    # Beyond the picture is what its corners show: a digit at the border is still narrow.
-    corners = ndimage.uniform_filter(grey, max(grey.shape) // 20)
-    corners = Image.fromarray(corners[:: len(grey) - 1, :: grey.shape[1] - 1])
-    around = np.array(corners.resize([side + 2 * window for side in image.size], Image.BILINEAR))
+    window, reach = (int(min(length, 0.5 * max(image.size))) for length in (window, reach))
     inside = np.s_[window:-window, window:-window]
-    around[inside] = grey
+    around = np.pad(grey, window, "edge")  # where a shadow or the table goes on
+    if window > max(image.size) // 5:  # a digit that fills the picture does not: as its corners
+        corners = ndimage.uniform_filter(grey, window // 10)[
+            :: image.height - 1, :: image.width - 1
+        ]
+        around = np.array(Image.fromarray(corners).resize(around.shape[::-1], Image.BILINEAR))
+        around[inside] = grey
     paper = ndimage.grey_closing(around, (window, window))[inside]
-    ink = (paper - grey) / np.maximum(paper, 255 if light else 0.4 * np.percentile(paper, 90))
-    low, middle = np.percentile(ink, [4, 25])
-    noise, ink = middle - low, ink - middle
+    darkest = 0.3 * np.percentile(paper, 90)  # of shadows; what is darker is a table
+    ink = np.where(paper > darkest, paper - grey, 0) / np.maximum(paper, darkest)
+    ink = ink - np.percentile(ink, 25)
+    # The standard deviation, were it normal noise before it was smoothed.
+    noise = 2.2 * np.median(abs(np.diff(ink, axis=0)))
     level = min(6 * noise, ink.max())
     for _ in range(5):
         level = ink[ink >= level / 2].mean()
@@ -723,7 +726,7 @@ def find_ink(image, height, light):
         raise InputError("no digit stands out from the paper; write larger or darker")
     stroke = ink > max(0.4 * level, 4 * noise)
     for _ in range(2):  # lines across, then upright
-        stroke = without_lines(stroke, int(min(3 * height, 0.9 * max(stroke.shape)))).T
+        stroke = without_lines(stroke, reach).T
     return ink / level, stroke
 
 
@@ -764,8 +767,8 @@ def find_parts(ink, stroke, least):
             continue
         left, top = np.maximum(box[:2] - 3, 0)
         near = np.s_[top : box[3] + 3, left : box[2] + 3]
-        paper = ink[near][~stroke[near]]
-        if paper.size and np.median(paper) > 0.15:
+        paper = np.append(ink[near][~stroke[near]], 0)
+        if np.median(paper) > 0.3 * np.median(ink[near][stroke[near]]):
             continue
         inside = min(box[:2]) > 1 and all(box[2:] < np.array(stroke.shape[::-1]) - 1)
         (parts if inside else border)[label] = box
@@ -871,11 +874,11 @@ def find_digits(image):
     if np.ptp(image.getextrema()) < 8:
         raise InputError("no digit stands out from the paper; write larger or darker")
     light, side = is_light(page), max(page.size)
-    ink, stroke = find_ink(page, side / 4, light)
+    ink, stroke = find_ink(page, side / 4, side / 10, light)
     height = typical_height(find_parts(ink, stroke, 0.02 * side)[1])
     scale = min(HEIGHT / height, 1600 / side)
     page = page.resize([max(round(scale * length), 8) for length in page.size])
-    ink, stroke = find_ink(page, scale * height, light)
+    ink, stroke = find_ink(page, 1.5 * scale * height, 3 * scale * height, light)
     labels, parts = find_parts(ink, ndimage.binary_dilation(stroke), 0.1 * scale * height)
     height = typical_height(parts)
     parts = {label: box for label, box in parts.items() if max(box[2:] - box[:2]) < 2.5 * height}
