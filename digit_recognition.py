@@ -960,21 +960,21 @@ def plot_readings(figure, readings):
     axes = figure.subplots(len(readings), 2, squeeze=False, subplot_kw={"xticks": [], "yticks": []})
     for (original, seen), (path, reading) in zip(axes, readings.items(), strict=True):
         image, scale = open_grey(path)
-        original.imshow(
-            image, cmap="gray", extent=(0, scale * image.width, scale * image.height, 0)
-        )
+        width, height = scale * image.width, scale * image.height
+        original.imshow(image, cmap="gray", extent=(0, width, height, 0))
         original.set_title(path.name, fontsize=9)
-        for box, shares in zip(reading.boxes, reading.probabilities, strict=True):
-            left, top, width, height = box
-            color = BLUE if shares.max() >= CONFIDENT else ORANGE
-            look = {"fill": False, "edgecolor": color}
-            original.add_patch(Rectangle((left, top), width, height, **look))
-            original.text(left, top, shares.argmax(), color=color, fontsize=9, va="bottom")
-        columns = max(4, math.ceil(math.sqrt(len(reading.images) * 1.5)))
-        tiles = np.zeros((-(-len(reading.images) // columns) * columns, 28, 28), np.uint8)
-        tiles[: len(reading.images)] = reading.images
-        tiles = tiles.reshape(-1, columns, 28, 28).swapaxes(1, 2).reshape(-1, columns * 28)
-        seen.imshow(tiles, cmap="gray_r")
+        best, labels = reading.probabilities.max(axis=1), reading.probabilities.argmax(axis=1)
+        for (left, top, *size), share, label in zip(reading.boxes, best, labels, strict=True):
+            color = BLUE if share >= CONFIDENT else ORANGE
+            original.add_patch(Rectangle((left, top), *size, fill=False, color=color))
+            original.text(left, top, label, color=color, fontsize=9, ha="right", va="bottom")
+        rows = np.split(
+            reading.images, np.cumsum([len(r) for r in reading.digits.split("\n")])[:-1]
+        )
+        page = np.zeros((28 * len(rows), 28 * max(map(len, rows))), np.uint8)
+        for number, row in enumerate(rows):
+            page[28 * number : 28 * number + 28, : 28 * len(row)] = np.hstack(row)
+        seen.imshow(page, cmap="gray_r")
         seen.set_title("what the network saw", fontsize=9)
 
 
@@ -1209,15 +1209,18 @@ def image_files(paths):
 
 def describe_reading(path, reading, as_json):
     """Return the line that says what was read in an image; a doubtful digit has a question mark."""
-    labels = reading.probabilities.argmax(axis=1)
     shares = reading.probabilities.max(axis=1).astype(float).round(4).tolist()
     if as_json:
         found = {"file": str(path), "digits": reading.digits, "probabilities": shares}
-        return json.dumps(found | {"confident": reading.confident})
-    text, details = "", []
-    for label, share in zip(labels, shares, strict=True):
-        text += f"{label}?" if share < CONFIDENT else f"{label}"
-        details.append(f"{label} {100 * share:.1f} %")
+        return json.dumps(found | {"boxes": reading.boxes.tolist(), "confident": reading.confident})
+    text, details, rest = "", [], iter(shares)
+    for mark in reading.digits:
+        if mark == "\n":
+            text += " / "
+        else:
+            share = next(rest)
+            text += f"{mark}?" if share < CONFIDENT else mark
+            details.append(f"{mark} {100 * share:.1f} %")
     return f"{path}: {text}  ({', '.join(details)})"
 
 
@@ -1238,7 +1241,7 @@ def predict(settings):
             code = complain(error, 1)
     if readings:
         readings = dict(list(readings.items())[:20])
-        figure = Figure(figsize=(9, 2.2 * len(readings)), layout="constrained")
+        figure = Figure(figsize=(10, 4 * len(readings)), layout="constrained")
         plot_readings(figure, readings)
         with replacing(settings.output_dir) as fresh:
             figure.savefig(fresh / "predictions.png", dpi=120)

@@ -103,18 +103,18 @@ def test_mnist_digits_are_read_as_well_as_without_the_change(mnist, model, chang
 
 def test_an_image_in_mnist_form_passes_unchanged(mnist):
     passed = [
-        np.array_equal(dr.prepare(Image.fromarray(image)), image[None])
+        np.array_equal(dr.prepare(Image.fromarray(image))[0], image[None])
         for image in mnist[2][:1000, ..., 0]
     ]
     assert np.mean(passed) > 0.98
     inverted = 255 - mnist[2][0, ..., 0]
-    assert not np.array_equal(dr.prepare(Image.fromarray(inverted)), inverted[None])
+    assert not np.array_equal(dr.prepare(Image.fromarray(inverted))[0], inverted[None])
 
 
 def test_the_form_is_that_of_mnist(mnist):
     alike = []
     for image in mnist[2][:50, ..., 0]:
-        (form,) = dr.prepare(Image.fromarray(np.uint8(255 * enlarge(image, 200))))
+        (form,) = dr.prepare(Image.fromarray(np.uint8(255 * enlarge(image, 200))))[0]
         rows, columns = (np.flatnonzero(form.max(axis=axis) > 60) for axis in (1, 0))
         assert form.shape == (28, 28) and form.dtype == np.uint8 and form.max() > 240
         assert 19 <= max(np.ptp(rows), np.ptp(columns)) + 1 <= 20
@@ -151,14 +151,14 @@ def test_a_one_is_no_speck_and_specks_are_no_digits(mnist):
     ones = mnist[2][mnist[3] == 1][:2, ..., 0]
     page = row_of([ones[0], mnist[2][3, ..., 0], ones[1]])
     page[5:9, 5:9] = page[-8:-5, 100:104] = page[10:14, -9:-6] = 1
-    assert len(dr.prepare(Image.fromarray(np.uint8(255 * (1 - page))))) == 3
+    assert len(dr.prepare(Image.fromarray(np.uint8(255 * (1 - page))))[0]) == 3
 
 
 def test_dirt_far_above_a_digit_does_not_hide_it(mnist):
     page = np.pad(enlarge(mnist[2][0, ..., 0], 112), ((200, 20), (20, 20)))
-    clean = dr.prepare(Image.fromarray(np.uint8(255 * (1 - page))))
+    clean, *_ = dr.prepare(Image.fromarray(np.uint8(255 * (1 - page))))
     page[10:18, 70:78] = 1
-    dirty = dr.prepare(Image.fromarray(np.uint8(255 * (1 - page))))
+    dirty, *_ = dr.prepare(Image.fromarray(np.uint8(255 * (1 - page))))
     assert dirty.shape == clean.shape == (1, 28, 28)
     assert np.abs(dirty.astype(int) - clean).mean() < 3
 
@@ -167,14 +167,14 @@ def test_a_broken_stroke_is_one_digit(mnist):
     for image in mnist[2][mnist[3] == 0][:5, ..., 0]:
         page = np.pad(enlarge(image, 112), 20)
         page[:, 75:78] = 0
-        assert len(dr.prepare(Image.fromarray(np.uint8(255 * (1 - page))))) == 1
+        assert len(dr.prepare(Image.fromarray(np.uint8(255 * (1 - page))))[0]) == 1
 
 
 @pytest.mark.parametrize("width", [1, 25])
 def test_thin_pencil_and_thick_marker_are_kept(width):
     image = Image.new("L", (200, 300), 250)
     ImageDraw.Draw(image).line([(60, 60), (140, 60), (90, 240)], fill=90, width=width)
-    (form,) = dr.prepare(image)
+    (form,) = dr.prepare(image)[0]
     solid = form > 127
     assert 30 < solid.sum() < 130 and solid.any(axis=1).sum() >= 18
 
@@ -316,7 +316,7 @@ def test_the_command_line_prints_a_line_an_image_and_draws_a_picture(network, tm
 def test_json_is_one_object_a_line(main, network, tmp_path, mnist):
     Image.fromarray(mnist[2][0, ..., 0]).save(tmp_path / "a.png")
     scribble = Image.new("L", (99, 99), 255)
-    ImageDraw.Draw(scribble).rectangle((30, 30, 70, 70), fill=0)
+    ImageDraw.Draw(scribble).line((30, 30, 70, 40, 30, 70, 70, 80), fill=0, width=6)
     scribble.save(tmp_path / "b.png")
     _, out, _ = main(
         "--predict", tmp_path, "--json", "--model", network, "--output-dir", tmp_path / "o"
@@ -324,7 +324,9 @@ def test_json_is_one_object_a_line(main, network, tmp_path, mnist):
     first, second = (json.loads(line) for line in out.splitlines())
     assert first["file"] == str(tmp_path / "a.png") and first["digits"] == "7"
     assert first["confident"] is True and 0.8 < first["probabilities"][0] <= 1
-    assert set(second) == {"file", "digits", "probabilities", "confident"}
+    assert set(second) == {"file", "digits", "probabilities", "confident", "boxes"}
+    (left, top, width, height), *_ = second["boxes"]
+    assert abs(left - 27) < 5 and abs(top - 27) < 5 and abs(width - 46) < 9 and abs(height - 56) < 9
 
 
 def test_a_doubtful_digit_is_marked(main, model, network, tmp_path, monkeypatch, mnist):
