@@ -724,9 +724,10 @@ def find_ink(image, window, reach, light):
         level = ink[ink >= level / 2].mean()
     if not level >= max(5 * noise, 0.03):  # NaN, too, on paper without a mark
         raise InputError("no digit stands out from the paper; write larger or darker")
-    stroke = ink > max(0.4 * level, 4 * noise)
+    faint = ink > max(0.2 * level, 4 * noise)  # as lines may be
     for _ in range(2):  # lines across, then upright
-        stroke = without_lines(stroke, reach).T
+        faint = without_lines(faint, reach).T
+    stroke = faint & (ink > 0.4 * level)
     return ink / level, stroke
 
 
@@ -742,12 +743,13 @@ def without_lines(stroke, reach):
     full = ndimage.uniform_filter1d(thick, reach, axis=1, mode="nearest") > 0.8
     labels, _ = ndimage.label(ndimage.maximum_filter(full, (slack, reach)))
     widths = [columns.stop - columns.start for _, columns in ndimage.find_objects(labels)]
-    line = stroke & (np.array([0, *widths])[labels] > 0.7 * stroke.shape[1])
+    longest = 0.7 * stroke.shape[1] + 0.4 * reach  # by which what is full was widened
+    line = stroke & (np.array([0, *widths])[labels] > longest)
     tops = line & ~np.roll(line, 1, axis=0)
     width = line.sum() / max(tops.sum(), 1)
     if width > 0.05 * min(stroke.shape):
         return stroke
-    upright = ndimage.binary_opening(stroke, np.ones((int(1.6 * width) + 2, 1)))
+    upright = ndimage.binary_opening(stroke, np.ones((int(1.4 * width) + 2, 1)))
     return stroke & (upright | ~line)
 
 
