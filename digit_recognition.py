@@ -719,7 +719,7 @@ def find_ink(image, window, reach, light):
     ink = ink - np.percentile(ink, 25)
     # The standard deviation, were it normal noise before it was smoothed.
     noise = 2.2 * np.median(abs(np.diff(ink, axis=0)))
-    level = min(6 * noise, ink.max())
+    level = min(12 * noise, ink.max())
     for _ in range(5):
         level = ink[ink >= level / 2].mean()
     if not level >= max(5 * noise, 0.03):  # NaN, too, on paper without a mark
@@ -770,7 +770,7 @@ def find_parts(ink, stroke, least):
         left, top = np.maximum(box[:2] - 3, 0)
         near = np.s_[top : box[3] + 3, left : box[2] + 3]
         paper = np.append(ink[near][~stroke[near]], 0)
-        if np.median(paper) > 0.3 * np.median(ink[near][stroke[near]]):
+        if np.median(paper) > 0.2 * np.median(ink[near][stroke[near]]):
             continue
         inside = min(box[:2]) > 1 and all(box[2:] < np.array(stroke.shape[::-1]) - 1)
         (parts if inside else border)[label] = box
