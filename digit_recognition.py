@@ -791,7 +791,7 @@ def belongs(part, digit, height):
     gap = np.maximum(part[:2], digit[:2]) - np.minimum(part[2:], digit[2:])
     size, other = part[2:] - part[:2], digit[2:] - digit[:2]
     whole = max(part[3], digit[3]) - min(part[1], digit[1])
-    small = size[1] < 0.55 * height
+    small = size[1] < 0.65 * height
     stacked = -2 * gap[0] > min(size[0], other[0]) and -size[1] / 2 < gap[1] < 0.35 * height
     beside = small and gap[0] < 0.12 * height and gap[1] < 0
     return whole < (1.5 if small else 1.3) * height and (stacked or beside)
@@ -1243,7 +1243,7 @@ def predict(settings):
             code = complain(error, 1)
     if readings:
         readings = dict(list(readings.items())[:20])
-        figure = Figure(figsize=(10, 4 * len(readings)), layout="constrained")
+        figure = Figure(figsize=(10, 3 * len(readings)), layout="constrained")
         plot_readings(figure, readings)
         with replacing(settings.output_dir) as fresh:
             figure.savefig(fresh / "predictions.png", dpi=120)
