@@ -613,14 +613,19 @@ def draw_figures(history, images, labels, probabilities):
 # ----------------------------------------------------------------------------- Your own images
 CONFIDENT = 0.8  # of the validation images 1.6 % are below, with three quarters of all mistakes
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-STROKE = (11, 18)  # fifths of a pixel; 80 % of MNIST's strokes are 9 to 18 wide
-Reading = namedtuple("Reading", "digits probabilities images confident")
+HEIGHT = 60  # pixels of a digit where it is looked for; MNIST's have 20
+MOST = 400  # digits on a page; more parts are print or texture
+Reading = namedtuple("Reading", "digits probabilities images confident boxes")
 
 
 def open_grey(source):
-    """Return a path's, an array's or a Pillow image as a grey Pillow image: upright, on white."""
+    """Return a path's, an array's or a Pillow image as a grey Pillow image: upright, on white.
+
+    It has 1600 pixels at most; also return how many pixels of the original one of its pixels is.
+    """
     image = Image.fromarray(source) if isinstance(source, np.ndarray) else source
     image = image if isinstance(image, Image.Image) else Image.open(image)
+    side = max(image.size)
     image.draft("L", (1600, 1600))  # lets a large JPEG be decoded at a fraction of its size
     image = ImageOps.exif_transpose(image)
     if image.mode[0] in "IF":  # 16 bits and more, which convert() would clip
@@ -629,57 +634,157 @@ def open_grey(source):
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("L")
+    image = image.convert("L")
+    image.thumbnail((1600, 1600))
+    return image, side / max(image.size)
 
 
-def lift_ink(image):
-    """Return the ink in a grey Pillow image, float (height, width): 0 on paper, 1 in strokes.
+def is_light(image):
+    """Return whether a grey Pillow image has light strokes on dark paper: few pixels, far off."""
+    from scipy import ndimage, stats
 
-    The paper, dark or light, is the quadratic surface that most pixels are close to: least
-    squares with Cauchy's weights. Raises InputError if nothing stands out from it.
+    grey = np.asarray(ImageOps.contain(image, (200, 200)), np.float32)
+    score = (90 - np.median(grey)) / 100
+    for window in (5, 141):
+        mean = ndimage.uniform_filter(grey, window, mode="nearest")
+        score += stats.skew(grey - mean, axis=None)
+    return score > 0
+
+
+def find_ink(image, window, reach, light):
+    """Return ink, float32, 0 on paper and 1 in strokes, and strokes without lines, bool.
+
+    Paper is what a closing leaves of a grey Pillow image, which fills dark places narrower than a
+    window; shadows and tables are wider. A line of the paper is longer than reach; both in pixels.
     """
-    grey = np.asarray(image.filter(ImageFilter.GaussianBlur(max(image.size) / 180)), float)
-    y, x = np.mgrid[-1 : 1 : 1j * image.height, -1 : 1 : 1j * image.width]
-    terms = np.polynomial.polynomial.polyvander2d(y, x, (2, 2))
-    # Bending has a price, or the surface would follow a digit that fills the image.
-    ridge = np.diag([0, 0, 0.03, 0, 0.03, 0.03, 0.03, 0.03, 0.03])
-    some = np.s_[:: image.height // 60 + 1, :: image.width // 60 + 1]  # is enough for nine numbers
-    sample, levels = terms[some].reshape(-1, 9), grey[some].ravel()
-    rest = levels - np.median(levels)
-    for _ in range(40):
-        weights = sample.T / (10**2 + rest**2)  # a pixel ten grey levels off counts half
-        surface = np.linalg.solve(weights @ sample + ridge * weights[0].sum(), weights @ levels)
-        rest = levels - sample @ surface
-    ink = (grey - terms @ surface) * np.sign(rest.mean())
-    noise = 3.14 * np.percentile(abs(rest), 25)  # the standard deviation of a normal distribution
-    level = min(6 * noise, ink.max())
+    from scipy import ndimage
+
+    grey = ndimage.gaussian_filter(np.asarray(image, np.float32), 1)
+    if light:
+        grey = 255 - grey
+    window, reach = (int(min(length, 0.5 * max(image.size))) for length in (window, reach))
+    inside = np.s_[window:-window, window:-window]
+    around = np.pad(grey, window, "edge")  # where a shadow or the table goes on
+    if window > max(image.size) // 5:  # a digit that fills the picture does not: as its corners
+        corners = ndimage.uniform_filter(grey, window // 10)[
+            :: image.height - 1, :: image.width - 1
+        ]
+        around = np.array(Image.fromarray(corners).resize(around.shape[::-1], Image.BILINEAR))
+        around[inside] = grey
+    paper = ndimage.grey_closing(around, (window, window))[inside]
+    darkest = 0.3 * np.percentile(paper, 90)  # of shadows; what is darker is a table
+    ink = np.where(paper > darkest, paper - grey, 0) / np.maximum(paper, darkest)
+    ink = ink - np.percentile(ink, 25)
+    # The standard deviation, were it normal noise before it was smoothed.
+    noise = 2.2 * np.median(abs(np.diff(ink, axis=0)))
+    level = min(12 * noise, ink.max())
     for _ in range(5):
         level = ink[ink >= level / 2].mean()
-    if not level >= max(5 * noise, 8):  # NaN, too, on paper without a mark
+    if not level >= max(5 * noise, 0.03):  # NaN, too, on paper without a mark
         raise InputError("no digit stands out from the paper; write larger or darker")
-    return ink / level
+    faint = ink > max(0.2 * level, 4 * noise)  # as lines may be
+    for _ in range(2):  # lines across, then upright
+        faint = without_lines(faint, reach).T
+    stroke = faint & (ink > 0.4 * level)
+    return ink / level, stroke
 
 
-def runs(profile, gap):
-    """Return the places where the profile (n,) is not 0, an int array for each run of them."""
-    places = np.flatnonzero(profile)
-    return np.split(places, np.flatnonzero(np.diff(places) > 1 + gap) + 1)
+def without_lines(stroke, reach):
+    """Return strokes, bool (height, width), without lines from side to side, where nothing crosses.
 
-
-def find_digits(stroke):
-    """Return (rows, columns), two slices, of each digit in a bool image, from left to right.
-
-    Blank columns part digits, but a gap of a hair is a broken stroke; what is small is a speck.
+    Such a line fills most of any reach columns, though it may be slanted by 3 in 100.
     """
-    boxes, height = [], max(np.ptp(run) for run in map(np.flatnonzero, stroke.T) if run.size)
-    for columns in runs(stroke.any(axis=0), 0.04 * height):
-        profile = stroke[:, columns].sum(axis=1)
-        pieces = runs(profile, 0)
-        area = max(profile[piece].sum() for piece in pieces)
-        rows = np.concatenate([piece for piece in pieces if profile[piece].sum() >= 0.1 * area])
-        boxes.append((rows[0], rows[-1] + 1, columns[0], columns[-1] + 1))
-    height = max(bottom - top for top, bottom, _, _ in boxes)
-    return [np.s_[a:b, c:d] for a, b, c, d in boxes if max(b - a, d - c) >= height / 2]
+    from scipy import ndimage
+
+    slack = int(0.03 * reach) | 1
+    thick = ndimage.maximum_filter1d(stroke.astype(np.float32), slack, axis=0)
+    full = ndimage.uniform_filter1d(thick, reach, axis=1, mode="nearest") > 0.8
+    labels, _ = ndimage.label(ndimage.maximum_filter(full, (slack, reach)))
+    widths = [columns.stop - columns.start for _, columns in ndimage.find_objects(labels)]
+    longest = 0.7 * stroke.shape[1] + 0.4 * reach  # by which what is full was widened
+    line = stroke & (np.array([0, *widths])[labels] > longest)
+    tops = line & ~np.roll(line, 1, axis=0)
+    width = line.sum() / max(tops.sum(), 1)
+    if width > 0.05 * min(stroke.shape):
+        return stroke
+    upright = ndimage.binary_opening(stroke, np.ones((int(1.4 * width) + 2, 1)))
+    return stroke & (upright | ~line)
+
+
+def find_parts(ink, stroke, least):
+    """Return the labels of connected strokes, and {label: box} of those that may be of digits.
+
+    A box is left, top, right, bottom. Left out: what is smaller than least pixels, what has rough
+    surroundings as tables have, what touches the border unless all does.
+    """
+    from scipy import ndimage
+
+    labels, _ = ndimage.label(stroke, np.ones((3, 3)))
+    parts, border = {}, {}
+    for label, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
+        box = np.array([columns.start, rows.start, columns.stop, rows.stop])
+        if max(box[2:] - box[:2]) < least:
+            continue
+        left, top = np.maximum(box[:2] - 3, 0)
+        near = np.s_[top : box[3] + 3, left : box[2] + 3]
+        paper = np.append(ink[near][~stroke[near]], 0)
+        if np.median(paper) > 0.2 * np.median(ink[near][stroke[near]]):
+            continue
+        inside = min(box[:2]) > 1 and all(box[2:] < np.array(stroke.shape[::-1]) - 1)
+        (parts if inside else border)[label] = box
+    parts = parts or border
+    if not 0 < len(parts) <= 3 * MOST:
+        raise InputError("no digits, or print or texture; give a picture with some digits")
+    return labels, parts
+
+
+def typical_height(parts):
+    """Return the height in pixels of the part in which the middle one of all rows is."""
+    heights = [bottom - top for _, top, _, bottom in parts.values()]
+    return np.median(np.repeat(heights, heights))
+
+
+def belongs(part, digit, height):
+    """Return whether a part is of a digit: stacked, or small and near; both are boxes."""
+    gap = np.maximum(part[:2], digit[:2]) - np.minimum(part[2:], digit[2:])
+    size, other = part[2:] - part[:2], digit[2:] - digit[:2]
+    whole = max(part[3], digit[3]) - min(part[1], digit[1])
+    small = size[1] < 0.65 * height
+    stacked = -2 * gap[0] > min(size[0], other[0]) and -size[1] / 2 < gap[1] < 0.35 * height
+    beside = small and gap[0] < 0.12 * height and gap[1] < 0
+    return whole < (1.5 if small else 1.3) * height and (stacked or beside)
+
+
+def join_parts(parts, height):
+    """Return digits, [box, labels], of parts, {label: box}: an open 4 has two."""
+    digits = []
+    for label, part in sorted(parts.items(), key=lambda item: item[1][1] - item[1][3]):
+        for digit in digits:
+            box = digit[0]
+            if belongs(part, box, height):
+                first, last = np.minimum(part, box)[:2], np.maximum(part, box)[2:]
+                digit[0] = np.append(first, last)
+                digit[1].append(label)
+                break
+        else:
+            digits.append([part, [label]])
+    return digits
+
+
+def sort_rows(digits, height):
+    """Return a list of rows, from top to bottom, of digits, [box, labels], from left to right."""
+
+    def middle(digit):
+        return (digit[0][1] + digit[0][3]) / 2
+
+    rows = []
+    for digit in sorted(digits, key=lambda digit: digit[0][0] + digit[0][2]):
+        row = min(rows, key=lambda row: abs(middle(row[-1]) - middle(digit)), default=[digit])
+        if row[-1] is digit or abs(middle(row[-1]) - middle(digit)) > 0.6 * height:
+            rows.append([digit])
+        else:
+            row.append(digit)
+    return sorted(rows, key=lambda row: np.mean([middle(digit) for digit in row]))
 
 
 def to_mnist_form(ink):
@@ -694,7 +799,8 @@ def to_mnist_form(ink):
     solid = np.asarray(image) > 99
     edge = sum(np.diff(solid, axis=axis).sum() for axis in (0, 1)) * math.pi / 4
     width = 2 * solid.sum() / edge
-    reach = round((np.clip(width, *STROKE) - width) / 2)
+    # In fifths of a pixel; 80 % of MNIST's strokes are 9 to 18 wide.
+    reach = round((np.clip(width, 11, 18) - width) / 2)
     resize = ImageFilter.MaxFilter if reach > 0 else ImageFilter.MinFilter
     image = image.filter(resize(2 * abs(reach) + 1))
     image = image.crop(image.point(lambda value: 255 * (value > 99)).getbbox())
@@ -704,24 +810,65 @@ def to_mnist_form(ink):
     return np.pad(digit, 14)[top : top + 28, left : left + 28]
 
 
-def prepare(image):
-    """Return the digits in a grey Pillow image as MNIST has them, uint8 (n, 28, 28).
-
-    An image in MNIST's form, light on black, within 20 x 20, centred by its mass, passes
-    unchanged. Raises InputError if no digit is found.
-    """
+def is_mnist_form(image):
+    """Return whether a grey Pillow image is light on black, within 20 x 20, centred by its mass."""
     pixels = np.asarray(image)
-    if pixels.shape == (28, 28) and pixels.max() > 127:
-        places, weights = np.argwhere(pixels), pixels[pixels > 0]
-        off_centre = abs(np.average(places, axis=0, weights=weights) - 14).max()
-        if off_centre < 0.6 and np.ptp(places, axis=0).max() < 20:
-            return pixels[None]
-    side = np.clip(max(image.size), 128, 800)
-    page = ImageOps.contain(image, (side, side))
+    if pixels.shape != (28, 28) or pixels.max() <= 127:
+        return False
+    places, weights = np.argwhere(pixels), pixels[pixels > 0]
+    off_centre = abs(np.average(places, axis=0, weights=weights) - 14).max()
+    return off_centre < 0.6 and np.ptp(places, axis=0).max() < 20
+
+
+def find_digits(image):
+    """Return the digits in a grey Pillow image: ink, float (height, width), and box of each.
+
+    They are looked for twice: roughly, then where they are HEIGHT pixels high. Returns a list of
+    rows; a box is left, top, right, bottom in pixels of the image. Raises InputError if none is.
+    """
+    from scipy import ndimage
+
+    page = ImageOps.contain(image, (128, 128)) if max(image.size) < 128 else image
     if max(image.size) < 8 or min(page.size) < 8:
         raise InputError("too small for a digit; give an image of 8 x 8 pixels or more")
-    ink = lift_ink(page)
-    return np.stack([to_mnist_form(ink[box]) for box in find_digits(ink > 0.4)])
+    if np.ptp(image.getextrema()) < 8:
+        raise InputError("no digit stands out from the paper; write larger or darker")
+    light, side = is_light(page), max(page.size)
+    ink, stroke = find_ink(page, side / 4, side / 10, light)
+    height = typical_height(find_parts(ink, stroke, 0.02 * side)[1])
+    scale = min(HEIGHT / height, 1600 / side)
+    page = page.resize([max(round(scale * length), 8) for length in page.size])
+    ink, stroke = find_ink(page, 1.5 * scale * height, 3 * scale * height, light)
+    labels, parts = find_parts(ink, ndimage.binary_dilation(stroke), 0.1 * scale * height)
+    height = typical_height(parts)
+    parts = {label: box for label, box in parts.items() if max(box[2:] - box[:2]) < 2.5 * height}
+    digits = [d for d in join_parts(parts, height) if max(d[0][2:] - d[0][:2]) > 0.5 * height]
+    scale = page.width / image.width
+    found = []
+    for row in sort_rows(digits, height):
+        found.append([])
+        for box, members in row:
+            left, top = np.maximum(box[:2] - 4, 0)
+            place = np.s_[top : box[3] + 4, left : box[2] + 4]
+            own = ndimage.binary_dilation(np.isin(labels[place], members), iterations=2)
+            found[-1].append((np.where(own, ink[place], 0), box / scale))
+    return found
+
+
+def prepare(image):
+    """Return the digits in a grey Pillow image as MNIST has them, uint8 (n, 28, 28), boxes, rows.
+
+    Boxes are int (n, 4): left, top, width, height, in pixels; rows the number of digits in each.
+    An image in MNIST's form passes unchanged. Raises InputError if no digit is found.
+    """
+    if is_mnist_form(image):
+        left, top, right, bottom = image.getbbox()
+        return np.asarray(image)[None], np.array([[left, top, right - left, bottom - top]]), [1]
+    rows = find_digits(image)
+    images = [to_mnist_form(ink) for row in rows for ink, _ in row]
+    boxes = np.array([box for row in rows for _, box in row])
+    boxes[:, 2:] -= boxes[:, :2]
+    return np.stack(images), boxes, [len(row) for row in rows]
 
 
 @functools.cache
@@ -744,38 +891,51 @@ def load_model(path):
 def read_digits(image_or_path, model="output/model.keras"):
     """Return the Reading of an image: a path, a Pillow image, or an array, uint8 (height, width).
 
-    It has the digits from left to right, a str; their probabilities, float32 (n, classes); their
-    images as the network saw them, uint8 (n, 28, 28); and whether all are confident, above 0.8.
+    It has the digits, a str with a newline between rows; their probabilities, float32 (n, classes);
+    their images as the network saw them, uint8 (n, 28, 28); whether all are confident, above 0.8;
+    and their boxes, int (n, 4): left, top, width, height, in pixels of the upright original.
     model: a Keras model, or a path. Raises InputError if the image or the model cannot be used.
     """
     model = load_model(str(model)) if isinstance(model, str | Path) else model
     name = image_or_path if isinstance(image_or_path, str | Path) else "image"
     try:
-        images = prepare(open_grey(image_or_path))
+        image, scale = open_grey(image_or_path)
+        images, boxes, lengths = prepare(image)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     except Exception as error:  # a damaged file raises whatever Pillow thinks of
         remedy = "give a whole image, such as a PNG or JPEG, or a folder of them"
         raise InputError(f"{name}: {reason(error)}; {remedy}") from None
     probabilities = np.asarray(model(images[..., None], training=False))
-    digits, best = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    return Reading("".join(map(str, digits)), probabilities, images, bool(best.min() >= CONFIDENT))
+    labels, best = probabilities.argmax(axis=1).astype(str), probabilities.max(axis=1)
+    rows = ["".join(row) for row in np.split(labels, np.cumsum(lengths)[:-1])]
+    boxes = np.rint(scale * boxes).astype(int)
+    return Reading("\n".join(rows), probabilities, images, bool(best.min() >= CONFIDENT), boxes)
 
 
 def plot_readings(figure, readings):
-    """Draw a row for each of {path: Reading}: original, what the network saw, probabilities."""
-    axes = figure.subplots(len(readings), 3, squeeze=False, subplot_kw={"xticks": [], "yticks": []})
-    for (original, seen, shares), (path, reading) in zip(axes, readings.items(), strict=True):
-        original.imshow(open_grey(path), cmap="gray")
+    """Draw a row for each of {path: Reading}: the original with boxes, what the network saw."""
+    from matplotlib.patches import Rectangle
+
+    axes = figure.subplots(len(readings), 2, squeeze=False, subplot_kw={"xticks": [], "yticks": []})
+    for (original, seen), (path, reading) in zip(axes, readings.items(), strict=True):
+        image, scale = open_grey(path)
+        width, height = scale * image.width, scale * image.height
+        original.imshow(image, cmap="gray", extent=(0, width, height, 0))
         original.set_title(path.name, fontsize=9)
-        seen.imshow(np.hstack(reading.images), cmap="gray_r")
-        seen.set_title(f"what the network saw: {reading.digits}", fontsize=9)
-        shares.imshow(reading.probabilities, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        for row, best in enumerate(reading.probabilities):
-            look = {"color": "white" if best.max() > 0.6 else "black", "fontsize": 6}
-            shares.text(best.argmax(), row, f"{best.max():.0%}", ha="center", va="center", **look)
-        shares.set_xticks(range(reading.probabilities.shape[1]))
-        shares.set_title("probability of each label", fontsize=9)
+        best, labels = reading.probabilities.max(axis=1), reading.probabilities.argmax(axis=1)
+        for (left, top, *size), share, label in zip(reading.boxes, best, labels, strict=True):
+            color = BLUE if share >= CONFIDENT else ORANGE
+            original.add_patch(Rectangle((left, top), *size, fill=False, color=color))
+            original.text(left, top, label, color=color, fontsize=9, ha="right", va="bottom")
+        rows = np.split(
+            reading.images, np.cumsum([len(r) for r in reading.digits.split("\n")])[:-1]
+        )
+        page = np.zeros((28 * len(rows), 28 * max(map(len, rows))), np.uint8)
+        for number, row in enumerate(rows):
+            page[28 * number : 28 * number + 28, : 28 * len(row)] = np.hstack(row)
+        seen.imshow(page, cmap="gray_r")
+        seen.set_title("what the network saw", fontsize=9)
 
 
 # ---------------------------------------------------------------------------- A pad to draw on
@@ -977,15 +1137,18 @@ def image_files(paths):
 
 def describe_reading(path, reading, as_json):
     """Return the line that says what was read in an image; a doubtful digit has a question mark."""
-    labels = reading.probabilities.argmax(axis=1)
     shares = reading.probabilities.max(axis=1).astype(float).round(4).tolist()
     if as_json:
         found = {"file": str(path), "digits": reading.digits, "probabilities": shares}
-        return json.dumps(found | {"confident": reading.confident})
-    text, details = "", []
-    for label, share in zip(labels, shares, strict=True):
-        text += f"{label}?" if share < CONFIDENT else f"{label}"
-        details.append(f"{label} {100 * share:.1f} %")
+        return json.dumps(found | {"boxes": reading.boxes.tolist(), "confident": reading.confident})
+    text, details, rest = "", [], iter(shares)
+    for mark in reading.digits:
+        if mark == "\n":
+            text += " / "
+        else:
+            share = next(rest)
+            text += f"{mark}?" if share < CONFIDENT else mark
+            details.append(f"{mark} {100 * share:.1f} %")
     return f"{path}: {text}  ({', '.join(details)})"
 
 
@@ -1006,7 +1169,7 @@ def predict(settings):
             code = complain(error, 1)
     if readings:
         readings = dict(list(readings.items())[:20])
-        figure = Figure(figsize=(9, 2.2 * len(readings)), layout="constrained")
+        figure = Figure(figsize=(10, 3 * len(readings)), layout="constrained")
         plot_readings(figure, readings)
         with replacing(settings.output_dir) as fresh:
             figure.savefig(fresh / "predictions.png", dpi=120)
