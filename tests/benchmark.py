@@ -8,7 +8,7 @@ stand the ratios that the project's goals are set in. `--long 3` adds three runs
 command.
 
 `--readers MODEL` measures instead how well --predict reads digits that are not MNIST's
-(tests/pages.py). What each setting does is measured by tests/study.py. Nothing else should run
+(tests/readers.py). What each setting does is measured by tests/study.py. Nothing else should run
 meanwhile.
 """
 
@@ -140,10 +140,10 @@ def measure_rows(seeds, long_runs):
 def print_readers(model):
     """Print what share of other people's digits --predict reads right."""
     sys.path.insert(0, str(ROOT))  # where the module finds the script
-    import pages
+    import readers
 
     print("| images | share |\n|---|---|")
-    for row, share in pages.reader_rows(model).items():
+    for row, share in readers.reader_rows(model).items():
         print(f"| {row} | {100 * share:.2f} % |", flush=True)
 
 

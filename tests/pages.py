@@ -1,26 +1,18 @@
 """Pages of real handwriting for the tests: digits of MNIST and scikit-learn on paper of many kinds.
 
-    python tests/pages.py output/model.keras              the table of what is read right
-    python tests/pages.py output/model.keras --seed 500   the same on other pages
-
 A page has 1 to 6 rows of 1 to 10 digits, 0.3 to 12 megapixels, one pen and one writer's set: seven
 of eight pages are of MNIST's test images, the eighth of scikit-learn's. Sizes, slants, baselines,
 spaces, light, grain and focus vary. Seeds from 1000 on chose the reader's constants.
 """
 
-import argparse
 import functools
-import sys
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 from sklearn.datasets import load_digits
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
-
-import digit_recognition as dr  # noqa: E402
+import digit_recognition as dr
 
 KINDS = {  # what the table calls them, and how many pages of each it reads
     "plain": ("pages, plain paper, uneven light, grain", 40),
@@ -208,13 +200,3 @@ def page_rows(model, first_seed=0):
             right += max(0, wanted - distance("\n".join(rows), found))
         shares[name] = right / total
     return shares
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Print what a network reads right of drawn pages.")
-    parser.add_argument("model")
-    parser.add_argument("--seed", type=int, default=0, help="of the first page (default: 0)")
-    options = parser.parse_args()
-    print("| images | share |\n|---|---|")
-    for name, share in page_rows(dr.load_model(options.model), options.seed).items():
-        print(f"| {name} | {100 * share:.2f} % |")
