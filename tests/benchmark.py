@@ -140,6 +140,9 @@ def measure_rows(seeds, long_runs):
 def print_readers(model):
     """Print what share of other people's digits --predict reads right."""
     sys.path.insert(0, str(ROOT))  # where the module finds the script
+    import digit_recognition
+
+    digit_recognition.import_tensorflow()  # quietly, before the others do
     import readers
 
     print("| images | share |\n|---|---|")
