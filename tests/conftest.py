@@ -14,7 +14,7 @@ import pytest
 import digit_recognition
 
 SCRIPT = Path(digit_recognition.__file__)
-QUICK = ["--limit", "10000", "--epochs", "3", "--batch-size", "128"]
+QUICK = ["--limit", "12000", "--epochs", "3", "--batch-size", "128"]
 
 matplotlib.use("agg")
 digit_recognition.import_tensorflow()  # quietly, before a test imports it
@@ -50,7 +50,7 @@ def run_without_a_display(*arguments):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A real run on 10,000 images: (process, output folder)."""
+    """A real run on 12,000 images: (process, output folder)."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent  # of all workers: the first to come trains for both
