@@ -5,6 +5,7 @@ import json
 import shutil
 import time
 import tracemalloc
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -450,7 +451,7 @@ def test_the_command_line_prints_a_line_an_image_and_draws_a_picture(
     monkeypatch.chdir(tmp_path)
     code, out, err = main("--predict", "my scans", "--output-dir", "out", "--model", network)
     assert (code, out.count("\n"), err) == (0, 1, "")
-    assert out.startswith("my scans/two.PNG: 70  (7 ") and " %, 0 " in out
+    assert out.startswith(f"{Path('my scans', 'two.PNG')}: 70  (7 ") and " %, 0 " in out
     with Image.open(tmp_path / "out" / "predictions.png") as picture:
         picture.load()
 
