@@ -75,15 +75,15 @@ def between(kind, low, high):
 def parse_settings(words=None):
     """Return the settings of a command line, a list of words; exit with code 2 if it is wrong."""
     raw, on_or_off = argparse.RawDescriptionHelpFormatter, argparse.BooleanOptionalAction
-    prog, count, side = "digit_recognition.py", between(int, 1, 9999), between(int, 1, 15)
+    prog, count = "digit_recognition.py", between(int, 1, 9999)
+    width, side = between(int, 1, 999), between(int, 1, 15)
     parser = Parser(prog, description=__doc__, formatter_class=raw, allow_abbrev=False)
-
     add = parser.add_argument_group("data").add_argument
     add("--data", metavar="PATH", help="an .npz or a folder of IDX files (default: MNIST)")
     add("--limit", type=between(int, 24, 10**9), help="read only so many images of each part")
 
     add = parser.add_argument_group("model").add_argument
-    add("--filters", type=count, nargs="+", default=[16, 64], help="in each block (default: 16 64)")
+    add("--filters", type=width, nargs="+", default=[16, 64], help="of each block (default: 16 64)")
     add("--kernel-size", type=side, default=5, help="in the first block, later 3 (default: 5)")
     add("--dense-units", type=count, default=128, help="width of the dense layer (default: 128)")
     functions = ("relu", "gelu", "silu", "tanh")
@@ -615,7 +615,7 @@ CONFIDENT = 0.8  # of the validation images 1.8 % are below, with three quarters
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 HEIGHT = 60  # pixels of a digit where it is looked for; MNIST's have 20
 MOST = 400  # digits on a page; more parts are print or texture
-Reading = namedtuple("Reading", "digits probabilities images confident boxes")
+Reading = namedtuple("Reading", "digits probabilities images confident boxes rows")
 
 
 def open_grey(source):
@@ -894,12 +894,18 @@ def load_model(path):
     return model
 
 
+def split_rows(values, rows):
+    """Return values, a sequence with one of each digit, as a list with an array for each row."""
+    return np.split(np.asarray(values), np.cumsum(rows)[:-1])
+
+
 def read_digits(image_or_path, model="output/model.keras"):
     """Return the Reading of an image: a path, a Pillow image, or an array, uint8 (height, width).
 
     It has the digits, a str with a newline between rows; their probabilities, float32 (n, classes);
     their images as the network saw them, uint8 (n, 28, 28); whether all are confident, above 0.8;
-    and their boxes, int (n, 4): left, top, width, height, in pixels of the upright original.
+    their boxes, int (n, 4): left, top, width, height, in pixels of the upright original; and rows,
+    the number of digits in each.
     model: a Keras model, or a path. Raises InputError if the image or the model cannot be used.
     """
     model = load_model(str(model)) if isinstance(model, str | Path) else model
@@ -914,9 +920,9 @@ def read_digits(image_or_path, model="output/model.keras"):
         raise InputError(f"{name}: {reason(error)}; {remedy}") from None
     probabilities = np.asarray(model(images[..., None], training=False))
     labels, best = probabilities.argmax(axis=1).astype(str), probabilities.max(axis=1)
-    rows = ["".join(row) for row in np.split(labels, np.cumsum(lengths)[:-1])]
+    digits = "\n".join("".join(row) for row in split_rows(labels, lengths))
     boxes = np.rint(scale * boxes).astype(int)
-    return Reading("\n".join(rows), probabilities, images, bool(best.min() >= CONFIDENT), boxes)
+    return Reading(digits, probabilities, images, bool(best.min() >= CONFIDENT), boxes, lengths)
 
 
 def plot_readings(figure, readings):
@@ -934,9 +940,7 @@ def plot_readings(figure, readings):
             color = BLUE if share >= CONFIDENT else ORANGE
             original.add_patch(Rectangle((left, top), *size, fill=False, color=color))
             original.text(left, top, label, color=color, fontsize=9, ha="right", va="bottom")
-        rows = np.split(
-            reading.images, np.cumsum([len(r) for r in reading.digits.split("\n")])[:-1]
-        )
+        rows = split_rows(reading.images, reading.rows)
         page = np.zeros((28 * len(rows), 28 * max(map(len, rows))), np.uint8)
         for number, row in enumerate(rows):
             page[28 * number : 28 * number + 28, : 28 * len(row)] = np.hstack(row)
@@ -1006,6 +1010,8 @@ class Pad:
     def show(self):
         """Read the drawing; show the digits, what the network saw, and the last digit's bars."""
         drawing, seen, bars = draw_strokes(self.strokes), self.axes["seen"], self.axes["bars"]
+        labels = range(self.model.output_shape[1])
+        probabilities = np.zeros(len(labels))
         seen.clear()
         bars.clear()
         try:
@@ -1013,13 +1019,14 @@ class Pad:
             reading = read_digits(drawing.reduce(2), self.model)
             self.axes["pad"].set_title(reading.digits.replace("\n", " / "), fontsize=24)
             seen.imshow(np.hstack(reading.images), cmap="gray_r")
-            bars.bar(range(10), reading.probabilities[-1], color=BLUE)
+            probabilities = reading.probabilities[-1]
         except InputError:  # so far there is nothing to read
             self.axes["pad"].set_title(PAD_HINT, fontsize=12)
         self.paper.set_data(drawing)
         self.axes["pad"].set(xticks=[], yticks=[])
         seen.set(title="what the network saw", xticks=[], yticks=[])
-        bars.set(title="probability of the last digit", ylim=(0, 1), xticks=range(10), yticks=[])
+        bars.bar(labels, probabilities, color=BLUE)
+        bars.set(title="probability of the last digit", ylim=(0, 1), xticks=labels, yticks=[])
         self.canvas.draw_idle()
 
 
@@ -1148,14 +1155,11 @@ def describe_reading(path, reading, as_json):
     if as_json:
         found = {"file": str(path), "digits": reading.digits, "probabilities": shares}
         return json.dumps(found | {"boxes": reading.boxes.tolist(), "confident": reading.confident})
-    text, details, rest = "", [], iter(shares)
-    for mark in reading.digits:
-        if mark == "\n":
-            text += " / "
-        else:
-            share = next(rest)
-            text += f"{mark}?" if share < CONFIDENT else mark
-            details.append(f"{mark} {100 * share:.1f} %")
+    marks, details = [], []
+    for label, share in zip(reading.probabilities.argmax(axis=1), shares, strict=True):
+        marks.append(f"{label}?" if share < CONFIDENT else f"{label}")
+        details.append(f"{label} {100 * share:.1f} %")
+    text = " / ".join("".join(row) for row in split_rows(marks, reading.rows))
     return f"{path}: {text}  ({', '.join(details)})"
 
 

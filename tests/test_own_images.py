@@ -472,6 +472,14 @@ def test_json_is_one_object_a_line(main, network, tmp_path, mnist):
     assert abs(left - 27) < 5 and abs(top - 27) < 5 and abs(width - 46) < 9 and abs(height - 56) < 9
 
 
+def test_labels_of_two_figures_are_said_and_drawn_row_by_row():
+    images, boxes = np.zeros((3, 28, 28), np.uint8), np.zeros((3, 4), int)
+    reading = dr.Reading("123\n40", np.eye(47)[[12, 3, 40]], images, True, boxes, [2, 1])
+    line = dr.describe_reading("a.png", reading, as_json=False)
+    assert line == "a.png: 123 / 40  (12 100.0 %, 3 100.0 %, 40 100.0 %)"
+    assert [len(row) for row in dr.split_rows(reading.images, reading.rows)] == [2, 1]
+
+
 def test_a_doubtful_digit_is_marked(main, model, network, tmp_path, monkeypatch, mnist):
     monkeypatch.setattr(dr, "CONFIDENT", 1.01)
     Image.fromarray(mnist[2][0, ..., 0]).save(tmp_path / "a.png")
