@@ -255,7 +255,6 @@ BAD_FLAGS = {
     "--filters 0": "999",
     "--filters 32 many": "many",
     "--filters": "--filters",
-    "--filters 8 8 8 8 8 8": "--filters",
     "--kernel-size 0": "15",
     "--kernel-size 99": "15",
     "--dense-units 0": "9999",
