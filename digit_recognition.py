@@ -346,6 +346,23 @@ def compile_model(model, image_count, settings):
     model.optimizer.build(model.trainable_variables)
 
 
+@functools.cache
+def load_model(path):
+    """Return the Keras model in a .keras file (its code is never run); InputError if unfit."""
+    if not Path(path).exists():
+        raise InputError(f"{path}: no such model; train it first: python digit_recognition.py")
+    import_tensorflow()
+    import keras
+
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        if model.input_shape[1:] != (28, 28, 1):
+            raise ValueError(f"it takes images of shape {model.input_shape[1:]}, not (28, 28, 1)")
+    except Exception as error:  # a file that is no model raises whatever Keras and h5py think of
+        raise InputError(f"{path}: {reason(error)}; name a trained model with --model") from None
+    return model
+
+
 # ------------------------------------------------------------------------------------ Training
 # Pixels of a 28 x 28 image, standard deviation. 0.6 validates better on images of the writers who
 # are trained on, by 0.1 points, and no better on those of others.
@@ -619,9 +636,33 @@ def draw_figures(history, images, labels, probabilities):
     }
 
 
+def plot_readings(figure, readings):
+    """Draw a row for each of {path: Reading}: the original with boxes, what the network saw."""
+    from matplotlib.patches import Rectangle
+
+    axes = figure.subplots(len(readings), 2, squeeze=False, subplot_kw={"xticks": [], "yticks": []})
+    for (original, seen), (path, reading) in zip(axes, readings.items(), strict=True):
+        image, scale = open_grey(path)
+        width, height = scale * image.width, scale * image.height
+        original.imshow(image, cmap="gray", extent=(0, width, height, 0))
+        original.set_title(path.name, fontsize=9)
+        best, labels = reading.probabilities.max(axis=1), reading.probabilities.argmax(axis=1)
+        for (left, top, *size), share, label in zip(reading.boxes, best, labels, strict=True):
+            color = BLUE if share >= CONFIDENT else ORANGE
+            original.add_patch(Rectangle((left, top), *size, fill=False, color=color))
+            original.text(left, top, label, color=color, fontsize=9, ha="right", va="bottom")
+        rows = split_rows(reading.images, reading.rows)
+        page = np.zeros((28 * len(rows), 28 * max(map(len, rows))), np.uint8)
+        for number, row in enumerate(rows):
+            page[28 * number : 28 * number + 28, : 28 * len(row)] = np.hstack(row)
+        seen.imshow(page, cmap="gray_r")
+        seen.set_title("what the network saw", fontsize=9)
+
+
 # ----------------------------------------------------------------------------- Your own images
 CONFIDENT = 0.8  # of the validation images 1.8 % are below, with three quarters of all mistakes
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+SIDE = 1280  # pixels of a photo at most; a digit of 3 % of them has MNIST's size
 HEIGHT = 60  # pixels of a digit where it is looked for; MNIST's have 20
 MOST = 400  # digits on a page; more parts are print or texture
 Reading = namedtuple("Reading", "digits probabilities images confident boxes rows")
@@ -630,12 +671,12 @@ Reading = namedtuple("Reading", "digits probabilities images confident boxes row
 def open_grey(source):
     """Return a path's, an array's or a Pillow image as a grey Pillow image: upright, on white.
 
-    It has 1600 pixels at most; also return how many pixels of the original one of its pixels is.
+    It has SIDE pixels at most; also return how many pixels of the original one of its pixels is.
     """
     image = Image.fromarray(source) if isinstance(source, np.ndarray) else source
     image = image if isinstance(image, Image.Image) else Image.open(image)
     side = max(image.size)
-    image.draft("L", (1600, 1600))  # lets a large JPEG be decoded at a fraction of its size
+    image.draft("L", (SIDE, SIDE))  # lets a large JPEG be decoded at a fraction of its size
     image = ImageOps.exif_transpose(image)
     if image.mode[0] in "IF":  # 16 bits and more, which convert() would clip
         values = np.asarray(image, np.float32) - min(image.getextrema())
@@ -644,48 +685,59 @@ def open_grey(source):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert("L")
-    image.thumbnail((1600, 1600))
+    image.thumbnail((SIDE, SIDE))
     return image, side / max(image.size)
 
 
-def is_light(image):
-    """Return whether a grey Pillow image has light strokes on dark paper: few pixels, far off."""
-    from scipy import ndimage, stats
+def find_table(paper):
+    """Return where a table is around the paper, bool (height, width).
 
-    grey = np.asarray(ImageOps.contain(image, (200, 200)), np.float32)
-    score = (90 - np.median(grey)) / 100
-    for window in (9, 141):
-        mean = ndimage.uniform_filter(grey, window, mode="nearest")
-        score += stats.skew(grey - mean, axis=None)
-    return score > 0
+    paper: grey levels, float (height, width), without the writing. A table is in all four corners.
+    """
+    table, usual = paper[:: len(paper) - 1, :: paper.shape[1] - 1].max(), np.percentile(paper, 75)
+    if table > 0.65 * usual:
+        return np.zeros(paper.shape, bool)
+    return paper < math.sqrt(max(table, 1) * usual)
 
 
-def find_ink(image, window, reach, light):
-    """Return ink, float32, 0 on paper and 1 in strokes, and strokes without lines, bool.
+def lift_ink(grey, window):
+    """Return the ink of strokes on paper, float32, 0 on paper, and its noise.
 
-    Paper is what a closing leaves of a grey Pillow image, which fills dark places narrower than a
-    window; shadows and tables are wider. A line of the paper is longer than reach; both in pixels.
+    Paper is what a closing leaves of grey levels, float32 (height, width), which fills dark places
+    narrower than a window, in pixels; shadows are wider. In shadow, strokes and grain fade as the
+    square root of the light.
     """
     from scipy import ndimage
 
-    grey = ndimage.gaussian_filter(np.asarray(image, np.float32), 1)
-    if light:
-        grey = 255 - grey
-    window, reach = (int(min(length, 0.5 * max(image.size))) for length in (window, reach))
-    inside = np.s_[window:-window, window:-window]
+    height, width = grey.shape
     around = np.pad(grey, window, "edge")  # where a shadow or the table goes on
-    if window > max(image.size) // 5:  # a digit that fills the picture does not: as its corners
-        corners = ndimage.uniform_filter(grey, window // 10)[
-            :: image.height - 1, :: image.width - 1
-        ]
+    inside = np.s_[window:-window, window:-window]
+    if window > max(grey.shape) // 5:  # a digit that fills the picture does not: as its corners
+        corners = ndimage.uniform_filter(grey, window // 10)[:: height - 1, :: width - 1]
         around = np.array(Image.fromarray(corners).resize(around.shape[::-1], Image.BILINEAR))
         around[inside] = grey
     paper = ndimage.grey_closing(around, (window, window))[inside]
-    darkest = 0.3 * np.percentile(paper, 90)  # of shadows; what is darker is a table
-    ink = np.where(paper > darkest, paper - grey, 0) / np.maximum(paper, darkest)
-    ink = ink - np.percentile(ink, 25)
+    ink = (paper - grey) / np.sqrt(np.maximum(paper, 10) * np.percentile(paper, 75))
+    # Where light falls off, a closing is too bright: by what a fifth of the pixels around have.
+    small = [max(5 * length // window, 4) for length in (width, height)]
+    rest = np.asarray(Image.fromarray(ink).resize(small, Image.BOX))
+    rest = ndimage.percentile_filter(rest, 20, 11, mode="nearest")
+    ink = ink - np.asarray(Image.fromarray(rest).resize((width, height), Image.BILINEAR))
+    table = ndimage.binary_dilation(find_table(paper), iterations=int(0.15 * window) + 1)
     # The standard deviation, were it normal noise before it was smoothed.
-    noise = 2.2 * np.median(abs(np.diff(ink, axis=0)))
+    noise = 2.2 * np.median(abs(np.diff(ink, axis=0))[~table[1:]])
+    return np.where(table, 0, ink), noise
+
+
+def find_strokes(grey, window, reach):
+    """Return ink, float32, 0 on paper and 1 in strokes, and strokes without lines, bool.
+
+    A line of the paper is longer than reach; window: see lift_ink; both in pixels.
+    """
+    from scipy import ndimage
+
+    window, reach = (int(min(length, 0.5 * max(grey.shape))) for length in (window, reach))
+    ink, noise = lift_ink(ndimage.gaussian_filter(grey, 1), window)
     level = min(12 * noise, ink.max())
     for _ in range(5):
         level = ink[ink >= level / 2].mean()
@@ -694,8 +746,7 @@ def find_ink(image, window, reach, light):
     faint = ink > max(0.2 * level, 4 * noise)  # as lines may be
     for _ in range(2):  # lines across, then upright
         faint = without_lines(faint, reach).T
-    stroke = faint & (ink > 0.4 * level)
-    return ink / level, stroke
+    return ink / level, faint & (ink > 0.4 * level)
 
 
 def without_lines(stroke, reach):
@@ -709,37 +760,36 @@ def without_lines(stroke, reach):
     thick = ndimage.maximum_filter1d(stroke.astype(np.float32), slack, axis=0)
     full = ndimage.uniform_filter1d(thick, reach, axis=1, mode="nearest") > 0.8
     labels, _ = ndimage.label(ndimage.maximum_filter(full, (slack, reach)))
-    widths = [columns.stop - columns.start for _, columns in ndimage.find_objects(labels)]
+    lengths = [columns.stop - columns.start for _, columns in ndimage.find_objects(labels)]
     longest = 0.7 * stroke.shape[1] + 0.4 * reach  # by which what is full was widened
-    line = stroke & (np.array([0, *widths])[labels] > longest)
-    tops = line & ~np.roll(line, 1, axis=0)
-    width = line.sum() / max(tops.sum(), 1)
-    if width > 0.05 * min(stroke.shape):
+    line = stroke & (np.array([0, *lengths])[labels] > longest)
+    edges = np.diff(line.T.astype(np.int8), axis=1, prepend=0, append=0)
+    widths = np.flatnonzero(edges < 0) - np.flatnonzero(edges > 0)
+    width = np.median(widths) if widths.size else 0
+    if width > 0.06 * min(stroke.shape):  # strokes of a digit that fills the picture
         return stroke
     upright = ndimage.binary_opening(stroke, np.ones((int(1.4 * width) + 2, 1)))
     return stroke & (upright | ~line)
 
 
-def find_parts(ink, stroke, least):
+def find_parts(stroke, least):
     """Return the labels of connected strokes, and {label: box} of those that may be of digits.
 
-    A box is left, top, right, bottom. Left out: what is smaller than least pixels, what has rough
-    surroundings as tables have, what touches the border unless all does.
+    A box is left, top, right, bottom. Left out: what is smaller than least pixels, what is as solid
+    as the corner of a shadow or a blot, what touches the border unless all does.
     """
     from scipy import ndimage
 
     labels, _ = ndimage.label(stroke, np.ones((3, 3)))
-    parts, border = {}, {}
+    depth = ndimage.distance_transform_edt(np.pad(stroke, 1))[1:-1, 1:-1]
+    parts, border, margin = {}, {}, 1 + max(stroke.shape) // 100
     for label, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
         box = np.array([columns.start, rows.start, columns.stop, rows.stop])
-        if max(box[2:] - box[:2]) < least:
+        size = max(box[2:] - box[:2])
+        solid = depth[rows, columns][labels[rows, columns] == label].max() > 0.27 * size + 2
+        if size < least or solid:
             continue
-        left, top = np.maximum(box[:2] - 3, 0)
-        near = np.s_[top : box[3] + 3, left : box[2] + 3]
-        paper = np.append(ink[near][~stroke[near]], 0)
-        if np.median(paper) > 0.2 * np.median(ink[near][stroke[near]]):
-            continue
-        inside = min(box[:2]) > 1 and all(box[2:] < np.array(stroke.shape[::-1]) - 1)
+        inside = min(box[:2]) > margin and all(box[2:] < np.array(stroke.shape[::-1]) - margin)
         if inside:
             parts[label] = box
         else:
@@ -835,72 +885,78 @@ def is_mnist_form(image):
     return off_centre < 0.6 and np.ptp(places, axis=0).max() < 20
 
 
-def find_digits(image):
-    """Return the digits in a grey Pillow image: ink, float (height, width), and box of each.
+def find_digits(image, light):
+    """Return the digits in a grey Pillow image, rows of (ink, box), and the share of strokes there.
 
-    They are looked for twice: roughly, then where they are HEIGHT pixels high. Returns a list of
-    rows; a box is left, top, right, bottom in pixels of the image. Raises InputError if none is.
+    light: whether they are lighter than the paper. They are looked for twice: roughly, then where
+    they are HEIGHT pixels high. Ink is float (height, width); a box is left, top, right, bottom in
+    pixels of the image. Raises InputError if there is none.
     """
     from scipy import ndimage
 
     page = ImageOps.contain(image, (128, 128)) if max(image.size) < 128 else image
-    if max(image.size) < 8 or min(page.size) < 8:
-        raise InputError("too small for a digit; give an image of 8 x 8 pixels or more")
-    if np.ptp(image.getextrema()) < 8:
-        raise InputError("no digit stands out from the paper; write larger or darker")
-    light, side = is_light(page), max(page.size)
-    ink, stroke = find_ink(page, side / 4, side / 10, light)
-    height = typical_height(find_parts(ink, stroke, 0.02 * side)[1])
-    scale = min(HEIGHT / height, 1600 / side)
+    page, side = ImageOps.invert(page) if light else page, max(page.size)
+    _, stroke = find_strokes(np.asarray(page, np.float32), side / 4, side / 10)
+    height = typical_height(find_parts(stroke, 0.02 * side)[1])
+    scale = min(HEIGHT / height, SIDE / side)
     page = page.resize([max(round(scale * length), 8) for length in page.size])
-    ink, stroke = find_ink(page, 1.5 * scale * height, 3 * scale * height, light)
-    labels, parts = find_parts(ink, ndimage.binary_dilation(stroke), 0.1 * scale * height)
+    height *= scale
+    ink, stroke = find_strokes(np.asarray(page, np.float32), 0.7 * height, 3 * height)
+    labels, parts = find_parts(ndimage.binary_dilation(stroke), 0.1 * height)
     height = typical_height(parts)
     parts = {label: box for label, box in parts.items() if max(box[2:] - box[:2]) < 2.5 * height}
     digits = [d for d in join_parts(parts, height) if max(d[0][2:] - d[0][:2]) > 0.5 * height]
-    scale = page.width / image.width
-    found = []
+    if not digits:
+        raise InputError("no digits, or print or texture; give a picture with some digits")
+    found, of_digits = [], 0
     for row in sort_rows(digits, height):
         found.append([])
         for box, members in row:
             left, top = np.maximum(box[:2] - 4, 0)
             place = np.s_[top : box[3] + 4, left : box[2] + 4]
-            own = ndimage.binary_dilation(np.isin(labels[place], members), iterations=2)
-            found[-1].append((np.where(own, ink[place], 0), box / scale))
-    return found
+            own = np.isin(labels[place], members)
+            of_digits += (own & stroke[place]).sum()
+            own = ndimage.binary_dilation(own, iterations=2)
+            found[-1].append((np.where(own, ink[place], 0), box * image.width / page.width))
+    share = of_digits / stroke.sum()
+    if share < 0.25:
+        raise InputError("no digits, or print or texture; give a picture with some digits")
+    return found, share
 
 
-def prepare(image):
-    """Return the digits in a grey Pillow image as MNIST has them, uint8 (n, 28, 28), boxes, rows.
+def read_either_way(image, model):
+    """Read a grey Pillow image; return probabilities, images, boxes and row lengths: see Reading.
 
-    Boxes are int (n, 4): left, top, width, height, in pixels; rows the number of digits in each.
+    Ink may be dark or light: what is read surely, is large and leaves few strokes over is right.
     An image in MNIST's form passes unchanged. Raises InputError if no digit is found.
     """
     if is_mnist_form(image):
         left, top, right, bottom = image.getbbox()
-        return np.asarray(image)[None], np.array([[left, top, right - left, bottom - top]]), [1]
-    rows = find_digits(image)
-    images = [to_mnist_form(ink) for row in rows for ink, _ in row]
-    boxes = np.array([box for row in rows for _, box in row])
-    boxes[:, 2:] -= boxes[:, :2]
-    return np.stack(images), boxes, [len(row) for row in rows]
-
-
-@functools.cache
-def load_model(path):
-    """Return the Keras model in a .keras file (its code is never run); InputError if unfit."""
-    if not Path(path).exists():
-        raise InputError(f"{path}: no such model; train it first: python digit_recognition.py")
-    import_tensorflow()
-    import keras
-
-    try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-        if model.input_shape[1:] != (28, 28, 1):
-            raise ValueError(f"it takes images of shape {model.input_shape[1:]}, not (28, 28, 1)")
-    except Exception as error:  # a file that is no model raises whatever Keras and h5py think of
-        raise InputError(f"{path}: {reason(error)}; name a trained model with --model") from None
-    return model
+        images, box = np.asarray(image)[None], [left, top, right - left, bottom - top]
+        return np.asarray(model(images[..., None], training=False)), images, np.array([box]), [1]
+    if max(image.size) < 8 or min(ImageOps.contain(image, (128, 128)).size) < 8:
+        raise InputError("too small for a digit; give an image of 8 x 8 pixels or more")
+    if np.ptp(image.getextrema()) < 8:
+        raise InputError("no digit stands out from the paper; write larger or darker")
+    readings, evidence, errors = [], [], []
+    # What is nearly black all over, such as a blackboard or an inverted scan, has light strokes.
+    ways = (True,) if np.median(image) < 60 else (False, True)
+    for light in ways:
+        try:
+            rows, share = find_digits(image, light)
+        except InputError as error:
+            errors.append(error)
+            continue
+        images = np.stack([to_mnist_form(ink) for row in rows for ink, _ in row])
+        boxes = np.array([box for row in rows for _, box in row])
+        boxes[:, 2:] -= boxes[:, :2]
+        probabilities = np.asarray(model(images[..., None], training=False))
+        readings.append((probabilities, images, boxes, [len(row) for row in rows]))
+        sizes = boxes[:, 2:].max(axis=1)
+        evidence.append(sizes**0.75 @ (share * probabilities.max(axis=1) - 0.5))
+    if not readings:
+        raise errors[0]
+    return readings[int(np.argmax(evidence))]
 
 
 def split_rows(values, rows):
@@ -921,40 +977,16 @@ def read_digits(image_or_path, model="output/model.keras"):
     name = image_or_path if isinstance(image_or_path, str | Path) else "image"
     try:
         image, scale = open_grey(image_or_path)
-        images, boxes, lengths = prepare(image)
+        probabilities, images, boxes, lengths = read_either_way(image, model)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     except Exception as error:  # a damaged file raises whatever Pillow thinks of
         remedy = "give a whole image, such as a PNG or JPEG, or a folder of them"
         raise InputError(f"{name}: {reason(error)}; {remedy}") from None
-    probabilities = np.asarray(model(images[..., None], training=False))
     labels, best = probabilities.argmax(axis=1).astype(str), probabilities.max(axis=1)
     digits = "\n".join("".join(row) for row in split_rows(labels, lengths))
     boxes = np.rint(scale * boxes).astype(int)
     return Reading(digits, probabilities, images, bool(best.min() >= CONFIDENT), boxes, lengths)
-
-
-def plot_readings(figure, readings):
-    """Draw a row for each of {path: Reading}: the original with boxes, what the network saw."""
-    from matplotlib.patches import Rectangle
-
-    axes = figure.subplots(len(readings), 2, squeeze=False, subplot_kw={"xticks": [], "yticks": []})
-    for (original, seen), (path, reading) in zip(axes, readings.items(), strict=True):
-        image, scale = open_grey(path)
-        width, height = scale * image.width, scale * image.height
-        original.imshow(image, cmap="gray", extent=(0, width, height, 0))
-        original.set_title(path.name, fontsize=9)
-        best, labels = reading.probabilities.max(axis=1), reading.probabilities.argmax(axis=1)
-        for (left, top, *size), share, label in zip(reading.boxes, best, labels, strict=True):
-            color = BLUE if share >= CONFIDENT else ORANGE
-            original.add_patch(Rectangle((left, top), *size, fill=False, color=color))
-            original.text(left, top, label, color=color, fontsize=9, ha="right", va="bottom")
-        rows = split_rows(reading.images, reading.rows)
-        page = np.zeros((28 * len(rows), 28 * max(map(len, rows))), np.uint8)
-        for number, row in enumerate(rows):
-            page[28 * number : 28 * number + 28, : 28 * len(row)] = np.hstack(row)
-        seen.imshow(page, cmap="gray_r")
-        seen.set_title("what the network saw", fontsize=9)
 
 
 # ---------------------------------------------------------------------------- A pad to draw on
