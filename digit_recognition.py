@@ -665,6 +665,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".we
 SIDE = 1280  # pixels of a photo at most; a digit of 3 % of them has MNIST's size
 HEIGHT = 60  # pixels of a digit where it is looked for; MNIST's have 20
 MOST = 400  # digits on a page; more parts are print or texture
+NO_DIGITS = "no digits, or print or texture; give a picture with some digits"
 Reading = namedtuple("Reading", "digits probabilities images confident boxes rows")
 
 
@@ -796,7 +797,7 @@ def find_parts(stroke, least):
             border[label] = box
     parts = parts or border
     if not 0 < len(parts) <= 3 * MOST:
-        raise InputError("no digits, or print or texture; give a picture with some digits")
+        raise InputError(NO_DIGITS)
     return labels, parts
 
 
@@ -907,7 +908,7 @@ def find_digits(image, light):
     parts = {label: box for label, box in parts.items() if max(box[2:] - box[:2]) < 2.5 * height}
     digits = [d for d in join_parts(parts, height) if max(d[0][2:] - d[0][:2]) > 0.5 * height]
     if not digits:
-        raise InputError("no digits, or print or texture; give a picture with some digits")
+        raise InputError(NO_DIGITS)
     found, of_digits = [], 0
     for row in sort_rows(digits, height):
         found.append([])
@@ -919,15 +920,30 @@ def find_digits(image, light):
             own = ndimage.binary_dilation(own, iterations=2)
             found[-1].append((np.where(own, ink[place], 0), box * image.width / page.width))
     share = of_digits / stroke.sum()
-    if share < 0.25:
-        raise InputError("no digits, or print or texture; give a picture with some digits")
+    if share < 0.25 or (light and share < 0.6):  # of print, the gaps between letters
+        raise InputError(NO_DIGITS)
     return found, share
+
+
+def read_one_way(image, light, model):
+    """Return what speaks for strokes being light, or dark, in a grey Pillow image, and the reading.
+
+    Much does if digits are sure and large, and if few strokes are left over. The reading is as that
+    of read_either_way. Raises InputError if no digit is found.
+    """
+    rows, share = find_digits(image, light)
+    images = np.stack([to_mnist_form(ink) for row in rows for ink, _ in row])
+    boxes = np.array([box for row in rows for _, box in row])
+    boxes[:, 2:] -= boxes[:, :2]
+    probabilities = np.asarray(model(images[..., None], training=False))
+    sizes = boxes[:, 2:].max(axis=1)
+    evidence = sizes**0.75 @ (share * probabilities.max(axis=1) - 0.5)
+    return evidence, (probabilities, images, boxes, [len(row) for row in rows])
 
 
 def read_either_way(image, model):
     """Read a grey Pillow image; return probabilities, images, boxes and row lengths: see Reading.
 
-    Ink may be dark or light: what is read surely, is large and leaves few strokes over is right.
     An image in MNIST's form passes unchanged. Raises InputError if no digit is found.
     """
     if is_mnist_form(image):
@@ -938,25 +954,17 @@ def read_either_way(image, model):
         raise InputError("too small for a digit; give an image of 8 x 8 pixels or more")
     if np.ptp(image.getextrema()) < 8:
         raise InputError("no digit stands out from the paper; write larger or darker")
-    readings, evidence, errors = [], [], []
-    # What is nearly black all over, such as a blackboard or an inverted scan, has light strokes.
-    ways = (True,) if np.median(image) < 60 else (False, True)
-    for light in ways:
+    if np.median(image) < 60:  # a blackboard or an inverted scan
+        return read_one_way(image, True, model)[1]
+    readings, errors = [], []
+    for light in (False, True):
         try:
-            rows, share = find_digits(image, light)
+            readings.append(read_one_way(image, light, model))
         except InputError as error:
             errors.append(error)
-            continue
-        images = np.stack([to_mnist_form(ink) for row in rows for ink, _ in row])
-        boxes = np.array([box for row in rows for _, box in row])
-        boxes[:, 2:] -= boxes[:, :2]
-        probabilities = np.asarray(model(images[..., None], training=False))
-        readings.append((probabilities, images, boxes, [len(row) for row in rows]))
-        sizes = boxes[:, 2:].max(axis=1)
-        evidence.append(sizes**0.75 @ (share * probabilities.max(axis=1) - 0.5))
     if not readings:
         raise errors[0]
-    return readings[int(np.argmax(evidence))]
+    return max(readings, key=lambda reading: reading[0])[1]
 
 
 def split_rows(values, rows):
