@@ -269,7 +269,8 @@ def normalization():
     """Return a layer that brings each feature to mean 0 and deviation 1, and learns no weights.
 
     Batch normalization (Ioffe and Szegedy, 2015): by the batch in training, then by its average.
-    With it, half the training errs less on writers held out: 99.53 in place of 99.45 %.
+    With it, and pooling by 3 at first, half the time reads 99.53 % of the digits of held-out
+    writers in place of 99.44 %.
     """
     from keras.layers import BatchNormalization
 
