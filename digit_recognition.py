@@ -955,10 +955,11 @@ def read_either_way(image, model):
         raise InputError("too small for a digit; give an image of 8 x 8 pixels or more")
     if np.ptp(image.getextrema()) < 8:
         raise InputError("no digit stands out from the paper; write larger or darker")
-    if np.median(image) < 60:  # a blackboard or an inverted scan
-        return read_one_way(image, True, model)[1]
+    # Strokes on a blackboard are light, those on bright paper dark; in shadow, both are tried.
+    grey = np.median(image)
+    ways = [True] if grey < 60 else [False] if grey > 160 else [False, True]
     readings, errors = [], []
-    for light in (False, True):
+    for light in ways:
         try:
             readings.append(read_one_way(image, light, model))
         except InputError as error:
