@@ -75,7 +75,7 @@ def scikit_learn_digits(step=12):
 def test_digits_of_other_writers_are_read(model):
     images, labels = scikit_learn_digits()
     sources = [Image.fromarray(np.uint8(255 * enlarge(image, 128))) for image in images]
-    assert share_read(sources, labels, model) > 0.87
+    assert share_read(sources, labels, model) > 0.88
 
 
 def test_digits_of_other_writers_are_read_on_noisy_unevenly_lit_paper(model):
@@ -154,6 +154,12 @@ def test_several_digits_are_read_from_left_to_right(mnist, model):
         assert len(found.digits) == len(found.images) == len(found.probabilities)
         right += found.digits == "".join(map(str, mnist[3][start : start + 5]))
     assert right >= 8
+
+
+def test_a_long_strip_is_not_too_small(mnist, model):
+    page = np.pad(row_of(mnist[2][:5, ..., 0]), ((0, 0), (0, 3000)))
+    strip = Image.fromarray(np.uint8(255 * (1 - page)))
+    assert strip.width > 16 * strip.height and len(prepare(strip, model)[0]) == 5
 
 
 def test_a_one_is_no_speck_and_specks_are_no_digits(mnist, model):
