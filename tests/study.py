@@ -32,6 +32,7 @@ STUDY = {  # what a row changes in the default command, by the question that it 
     ],
     "filters": [f"{BRIEF} --filters {n}" for n in ("16 32", "32 64", "64 128", "16 64 128")],
     "kernels": [f"{BRIEF} --kernel-size 3"],
+    "pooling": [f"{BRIEF} --pool-size 2"],
     "activation": [f"{BRIEF} --activation {name}" for name in ("gelu", "silu", "tanh")],
     "learning rate": [f"{BRIEF} --learning-rate {rate}" for rate in ("0.0033", "0.03")],
     "batch size": [f"{BRIEF} --batch-size {size}" for size in (32, 512)],
