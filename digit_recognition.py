@@ -95,7 +95,7 @@ def parse_settings(words=None):
     add("--batch-size", type=between(int, 1, 65536), default=128, help="images (default: 128)")
     add("--learning-rate", type=between(float, 1e-9, 1e9), help="its peak (default: each its own)")
     add("--optimizer", choices=OPTIMIZERS, default="adam", help="takes the steps (default: adam)")
-    add("--augment", action=on_or_off, default=True, help="warp the images (default: on)")
+    add("--augment", action=on_or_off, default=True, help="warp images, vary pens (default: on)")
     add("--seed", type=between(int, 0, 2**31 - 1), default=0, help="repeats a run (default: 0)")
 
     add = parser.add_argument_group("your own images").add_argument
@@ -903,11 +903,21 @@ def is_mnist_form(image):
     return off_centre < 0.6 and np.ptp(places, axis=0).max() < 20
 
 
+def cut_out(digit, labels, ink):
+    """Return a digit, [box, labels], alone in MNIST's form: see to_mnist_form."""
+    from scipy import ndimage
+
+    (left, top, right, bottom), members = digit
+    place = np.s_[max(top - 4, 0) : bottom + 4, max(left - 4, 0) : right + 4]
+    own = ndimage.binary_dilation(np.isin(labels[place], members), iterations=2)
+    return to_mnist_form(np.where(own, ink[place], 0))
+
+
 def find_digits(image, light):
-    """Return the digits in a grey Pillow image, rows of (ink, box), and the share of strokes there.
+    """Return rows of digits, (form, box), in a grey Pillow image, and the share of strokes there.
 
     light: whether they are lighter than the paper. They are looked for twice: roughly, then where
-    they are HEIGHT pixels high. Ink is float (height, width); a box is left, top, right, bottom in
+    they are HEIGHT pixels high. A form is uint8 (28, 28); a box is left, top, right, bottom in
     pixels of the image. Raises InputError if there is none.
     """
     from scipy import ndimage
@@ -915,8 +925,6 @@ def find_digits(image, light):
     page = ImageOps.contain(image, (128, 128)) if max(image.size) < 128 else image
     if max(image.size) < 8 or min(page.size) < 8:
         raise InputError("too small for a digit; give an image of 8 x 8 pixels or more")
-    if np.ptp(image.getextrema()) < 8:
-        raise InputError(NO_INK)
     if light:
         page = ImageOps.invert(page)
     side = max(page.size)
@@ -932,30 +940,22 @@ def find_digits(image, light):
     digits = [d for d in join_parts(parts, height) if max(d[0][2:] - d[0][:2]) > 0.5 * height]
     if not digits:
         raise InputError(NO_DIGITS)
-    found, of_digits = [], 0
-    for row in sort_rows(digits, height):
-        found.append([])
-        for box, members in row:
-            left, top = np.maximum(box[:2] - 4, 0)
-            place = np.s_[top : box[3] + 4, left : box[2] + 4]
-            own = np.isin(labels[place], members)
-            of_digits += (own & stroke[place]).sum()
-            own = ndimage.binary_dilation(own, iterations=2)
-            found[-1].append((np.where(own, ink[place], 0), box * image.width / page.width))
-    share = of_digits / stroke.sum()
+    of_digits = np.concatenate([members for _, members in digits])
+    share = np.isin(labels[stroke], of_digits).mean()
     if share < 0.25 or (light and share < 0.6):  # of print, the gaps between letters
         raise InputError(NO_DIGITS)
-    return found, share
+    rows, scale = [], image.width / page.width
+    for row in sort_rows(digits, height):
+        rows.append([(cut_out(digit, labels, ink), scale * digit[0]) for digit in row])
+    return rows, share
 
 
-def read_one_way(image, light, model):
-    """Return what speaks for strokes being light, or dark, in a grey Pillow image, and the reading.
+def read_rows(rows, share, model):
+    """Return what speaks for a reading of what find_digits returns, and it: see read_either_way.
 
-    Much does if digits are sure and large, and if few strokes are left over. The reading is as that
-    of read_either_way. Raises InputError if no digit is found.
+    Much does if digits are sure and large, and if few strokes are left over.
     """
-    rows, share = find_digits(image, light)
-    images = np.stack([to_mnist_form(ink) for row in rows for ink, _ in row])
+    images = np.stack([form for row in rows for form, _ in row])
     boxes = np.array([box for row in rows for _, box in row])
     boxes[:, 2:] -= boxes[:, :2]
     probabilities = np.asarray(model(images[..., None], training=False))
@@ -971,9 +971,8 @@ def read_either_way(image, model):
     An image in MNIST's form passes unchanged. Raises InputError if no digit is found.
     """
     if is_mnist_form(image):
-        left, top, right, bottom = image.getbbox()
-        images, box = np.asarray(image)[None], [left, top, right - left, bottom - top]
-        return np.asarray(model(images[..., None], training=False)), images, np.array([box]), [1]
+        digit = (np.asarray(image), np.array(image.getbbox()))
+        return read_rows([[digit]], 1, model)[1]
     # Strokes on a blackboard are light, those on bright paper dark; in shadow, both are tried.
     grey, ways = np.median(image), [False, True]
     if grey < 60:
@@ -983,7 +982,7 @@ def read_either_way(image, model):
     readings, errors = [], []
     for light in ways:
         try:
-            readings.append(read_one_way(image, light, model))
+            readings.append(read_rows(*find_digits(image, light), model))
         except InputError as error:
             errors.append(error)
     if not readings:

@@ -256,6 +256,7 @@ BAD_FLAGS = {
     "--filters 32 many": "many",
     "--filters": "--filters",
     "--kernel-size 0": "15",
+    "--pool-size 0": "15",
     "--kernel-size 99": "15",
     "--dense-units 0": "9999",
     "--activation softplus1": "softplus1",

@@ -55,6 +55,11 @@ def test_each_number_of_filters_is_a_block(filters, kernel_size):
     assert sizes == [kernel_size, *[3] * (len(filters) - 1)]
 
 
+def test_the_pooling_of_the_first_block_is_a_setting():
+    pools = [layer for layer in build(pool_size=2).layers if layer.name.startswith("max_pooling")]
+    assert [layer.pool_size for layer in pools] == [(2, 2), (2, 2)]
+
+
 def test_dense_units_and_activation_are_settings():
     model = build(dense_units=64, activation="gelu")
     (dense,) = (layer for layer in model.layers if layer.name.startswith("dense"))

@@ -28,6 +28,9 @@ def model(network):
     return dr.load_model(network)
 
 
+MOVES = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+
+
 def prepare(image, model):
     """The digits in a Pillow image as the network sees them, their boxes, and the rows' lengths."""
     return dr.read_either_way(image, model)[1:]
@@ -175,7 +178,9 @@ def test_dirt_far_above_a_digit_does_not_hide_it(mnist, model):
     page[10:18, 70:78] = 1
     dirty, *_ = prepare(Image.fromarray(np.uint8(255 * (1 - page))), model)
     assert dirty.shape == clean.shape == (1, 28, 28)
-    assert np.abs(dirty.astype(int) - clean).mean() < 3
+    # Rounding may move it by a pixel.
+    moves = [np.roll(dirty, (0, down, right), (0, 1, 2)) for down, right in MOVES]
+    assert min(np.abs(move.astype(int) - clean).mean() for move in moves) < 3
 
 
 def test_a_broken_stroke_is_one_digit(mnist, model):

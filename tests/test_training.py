@@ -79,6 +79,15 @@ def test_a_warped_digit_stays_the_same_digit(small):
     assert 0.5 < np.mean(alike) < 0.97
 
 
+def test_other_pens_write_half_the_digits_wider_or_narrower(small):
+    images = small["x_train"][..., None].astype("float32")
+    written = dr.change_pens(images, (7, 8)).numpy()
+    assert np.array_equal(written[120:], images[120:])
+    assert np.array_equal(written[:120] > 0, images[:120] > 0)
+    ink = written[:120].sum(axis=(1, 2, 3)) / images[:120].sum(axis=(1, 2, 3))
+    assert 0.5 < ink.min() < 0.8 and 1.2 < ink.max() < 2
+
+
 class Killed(BaseException):
     """In the place of SIGKILL, which test_command_line sends to real processes."""
 
