@@ -933,7 +933,7 @@ def find_digits(image, light):
     scale = min(HEIGHT / height, SIDE / side)
     page = page.resize([max(round(scale * length), 8) for length in page.size])
     height *= scale
-    ink, stroke = find_strokes(np.asarray(page, np.float32), 0.7 * height, 3 * height)
+    ink, stroke = find_strokes(np.asarray(page, np.float32), 0.5 * height, 3 * height)
     labels, parts = find_parts(ndimage.binary_dilation(stroke), 0.1 * height)
     height = typical_height(parts)
     parts = {label: box for label, box in parts.items() if max(box[2:] - box[:2]) < 2.5 * height}
