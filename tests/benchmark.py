@@ -29,7 +29,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = [str(ROOT / "digit_recognition.py"), "--no-show"]
 PEERS = str(ROOT / "tests" / "peers.py")
-LONG = ["--epochs", "20", "--pool-size", "2", "--filters", "32", "64"]
+LONG = ["--epochs", "20", "--pool-size", "2"]
 ROWS = {  # name in the table: program and words, to which a seed and an output folder are added
     "`--epochs 1`": [*SCRIPT, "--epochs", "1"],
     "default": SCRIPT,

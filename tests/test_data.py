@@ -129,6 +129,13 @@ def test_without_a_file_and_a_network_one_line_says_how_to_go_on(monkeypatch, tm
         dr.load_data()
 
 
+def test_a_damaged_bundled_file_is_not_called_missing(monkeypatch, tmp_path):
+    (tmp_path / "mnist.npz").write_bytes(b"cut off")
+    monkeypatch.setattr(dr, "BUNDLED_DATA", tmp_path / "mnist.npz")
+    with pytest.raises(dr.InputError, match=r"mnist.npz: File is not a zip file"):
+        dr.load_data()
+
+
 def test_a_hostile_npz_is_never_unpickled(tmp_path, small):
     class Trap:
         def __reduce__(self):

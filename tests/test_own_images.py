@@ -282,6 +282,9 @@ def test_boxes_are_in_pixels_of_the_upright_original(mnist, model, tmp_path):
     large.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.jpg", exif=exif)
     small = dr.read_digits(page, model).boxes
     assert np.abs(dr.read_digits(tmp_path / "turned.jpg", model).boxes - 12 * small).max() < 40
+    opened = Image.open(tmp_path / "turned.jpg")
+    first, again = dr.read_digits(opened, model), dr.read_digits(opened, model)
+    assert np.abs(first.boxes - 12 * small).max() < 40 and np.array_equal(first.boxes, again.boxes)
 
 
 def test_rows_and_boxes_are_on_the_command_line(main, mnist, network, tmp_path):
