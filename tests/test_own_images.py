@@ -78,7 +78,7 @@ def scikit_learn_digits(step=12):
 def test_digits_of_other_writers_are_read(model):
     images, labels = scikit_learn_digits()
     sources = [Image.fromarray(np.uint8(255 * enlarge(image, 128))) for image in images]
-    assert share_read(sources, labels, model) > 0.88
+    assert share_read(sources, labels, model) > 0.9
 
 
 def test_digits_of_other_writers_are_read_on_noisy_unevenly_lit_paper(model):
