@@ -791,6 +791,11 @@ def without_lines(stroke, reach):
     return stroke & (upright | ~line)
 
 
+def longer_side(box):
+    """Return the longer side of a box: left, top, right, bottom."""
+    return max(box[2:] - box[:2])
+
+
 def find_parts(stroke, least):
     """Return the labels of connected strokes, and {label: box} of those that may be of digits.
 
@@ -803,7 +808,7 @@ def find_parts(stroke, least):
     parts, border = {}, {}
     for label, (rows, columns) in enumerate(scipy.ndimage.find_objects(labels), 1):
         box = np.array([columns.start, rows.start, columns.stop, rows.stop])
-        size = max(box[2:] - box[:2])
+        size = longer_side(box)
         own_depth = depth[rows, columns] * (labels[rows, columns] == label)
         if size < least or own_depth.max() > 0.27 * size + 2:
             continue
@@ -921,8 +926,9 @@ def find_digits(image, light):
     ink, stroke = find_strokes(np.asarray(page, np.float32), 0.5 * height, 3 * height)
     labels, parts = find_parts(scipy.ndimage.binary_dilation(stroke), 0.1 * height)
     height = typical_height(parts)
-    parts = {label: box for label, box in parts.items() if max(box[2:] - box[:2]) < 2.5 * height}
-    digits = [d for d in join_parts(parts, height) if max(d[0][2:] - d[0][:2]) > 0.5 * height]
+    parts = {label: box for label, box in parts.items() if longer_side(box) < 2.5 * height}
+    joined = join_parts(parts, height)
+    digits = [digit for digit in joined if longer_side(digit[0]) > 0.5 * height]
     if not digits:
         raise InputError(NO_DIGITS)
     of_digits = np.concatenate([members for _, members in digits])
