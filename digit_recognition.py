@@ -681,11 +681,8 @@ def plot_readings(figure, readings):
 # Numbers without a reason were chosen on pages of tests/pages.py with seeds from 1000 on.
 CONFIDENT = 0.8  # of the validation images 2.2 % are below, with five of six mistakes
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-SIDE = 1280  # pixels of a photo at most; a digit of 2 % of them has MNIST's size
-HEIGHT = 60  # pixels of a digit where it is looked for; MNIST's have 20
-MOST_PARTS = 1200  # on a page; more are print or texture
-NO_INK = "no digit stands out from the paper; write larger or darker"
-NO_DIGITS = "no digits, or print or texture; give a picture with some digits"
+SIDE = 1280  # pixels of a photo at most; of a digit's height, 20 to 120 are needed
+NO_DIGITS = "no digit stands out from the paper; write larger or darker"
 Reading = namedtuple("Reading", "digits probabilities images confident boxes rows")
 
 
@@ -703,175 +700,70 @@ def open_grey(source):
     if image.mode[0] in "IF":  # 16 bits and more, which convert() would clip
         values = np.asarray(image, np.float32) - min(image.getextrema())
         image = Image.fromarray(np.uint8(255 * values / max(values.max(), 1e-9)))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("L")
+    image = image.convert("RGBA")
     image.thumbnail((SIDE, SIDE))
-    return image, side / max(image.size)
+    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("L"), side / max(image.size)
 
 
-def find_table(paper, margin):
-    """Return a mask, bool, of the table that the paper lies on, widened by margin pixels.
+def without_lines(ink):
+    """Return ink, float (height, width), less thin lines across of 120 pixels and more."""
+    thick = scipy.ndimage.grey_dilation(ink, (5, 1))  # so that a line may be slanted
+    line = scipy.ndimage.grey_opening(thick, (1, 120))
+    thin = ink - scipy.ndimage.grey_opening(ink, (7, 1))  # what crosses a line is not thin
+    return ink - np.minimum(line, thin)
 
-    paper: grey levels, float (height, width), without the writing. All four corners are of the
-    table, or there is none.
+
+def lift_ink(page):
+    """Return the ink of a grey Pillow image, float32: 0 on paper, about 1 in dark strokes.
+
+    Paper is what a grey closing makes of grey levels: it fills what is dark and narrow, so strokes,
+    but not shadows. In shadow, strokes and grain fade as the square root of the light.
     """
-    corner = paper[np.ix_([0, -1], [0, -1])].max()
-    usual = np.percentile(paper, 75)
-    if corner > 0.65 * usual:
-        return np.zeros(paper.shape, bool)
-    darker = paper < math.sqrt(max(corner, 1) * usual)
-    return scipy.ndimage.binary_dilation(darker, iterations=margin)
-
-
-def lift_ink(grey, window):
-    """Return the ink of strokes on paper, float32, 0 on paper, and its noise.
-
-    Paper is what a grey closing makes of grey levels, float32 (height, width): it fills what is
-    dark and narrower than window pixels, so strokes, but not shadows. In shadow, strokes and grain
-    fade as the square root of the light.
-    """
-    height, width = grey.shape
-    around = np.pad(grey, window, "edge")  # where a shadow or the table goes on
-    inside = np.s_[window:-window, window:-window]
-    if window > max(grey.shape) // 5:  # a digit may reach the edge: the corners go on, not strokes
-        corners = scipy.ndimage.uniform_filter(grey, window // 10)[np.ix_([0, -1], [0, -1])]
-        around = np.array(Image.fromarray(corners).resize(around.shape[::-1], Image.BILINEAR))
-        around[inside] = grey
-    paper = scipy.ndimage.grey_closing(around, (window, window))[inside]
-    ink = (paper - grey) / np.sqrt(np.maximum(paper, 10) * np.percentile(paper, 75))
-    # Where light falls off, a closing is too bright: by what a fifth of the pixels around have.
-    small = [max(5 * length // window, 4) for length in (width, height)]
-    excess = np.asarray(Image.fromarray(ink).resize(small, Image.BOX))
-    excess = scipy.ndimage.percentile_filter(excess, 20, 11, mode="nearest")
-    ink = ink - np.asarray(Image.fromarray(excess).resize((width, height), Image.BILINEAR))
-    table = find_table(paper, int(0.15 * window) + 1)
-    # Standard deviation, were it normal noise before find_strokes smoothed it.
-    noise = 2.2 * np.median(abs(np.diff(ink, axis=0))[~table[1:]])
-    return np.where(table, 0, ink.clip(0)), noise
-
-
-def find_strokes(grey, window, reach):
-    """Return ink, float32, 0 on paper and 1 in strokes, and strokes without lines, bool.
-
-    A line of the paper is longer than reach; window: see lift_ink; both in pixels.
-    """
-    window, reach = (int(min(length, 0.5 * max(grey.shape))) for length in (window, reach))
-    ink, noise = lift_ink(scipy.ndimage.gaussian_filter(grey, 1), window)
-    level = min(12 * noise, ink.max())
-    for _ in range(5):  # the mean of strokes, by and by: of what is above half of it
+    grey = scipy.ndimage.gaussian_filter(np.asarray(page, np.float32), 1)
+    paper = scipy.ndimage.grey_closing(grey, (41, 41))
+    ink = (paper - grey) / np.sqrt(np.maximum(paper, 10))
+    noise = np.median(abs(np.diff(ink, axis=0)))
+    ink = (ink - np.median(ink)).clip(0)  # grain makes the closing too bright
+    ink = np.minimum(without_lines(ink), without_lines(ink.T).T)
+    # Where all corners are dark, they are of the table.
+    corner = paper[[0, 0, -1, -1], [0, -1, 0, -1]].max()
+    if corner < 0.65 * np.percentile(paper, 75):
+        ink[paper < 1.25 * corner] = 0
+    level = ink.max()
+    for _ in range(8):  # the mean of strokes, by and by: of what is above half of it
         level = ink[ink >= level / 2].mean()
-    if level < max(5 * noise, 0.03):
-        raise InputError(NO_INK)
-    faint = ink > max(0.2 * level, 4 * noise)  # as lines may be
-    faint = without_lines(faint, reach)
-    faint = without_lines(faint.T, reach).T
-    return ink / level, faint & (ink > 0.4 * level)
+    return ink / max(level, 27 * noise, 0.4)
 
 
-def without_lines(stroke, reach):
-    """Return strokes, bool (height, width), less lines across, save where a stroke crosses them.
+def label_parts(stroke, joined):
+    """Return the labels of strokes, connected where joined (both are bool masks), and their boxes.
 
-    A line fills most of any reach columns, and may be slanted by 3 in 100.
+    Boxes are int (n, 4): left, top, right, bottom, of the labels from 1 to n.
     """
-    slack = int(0.03 * reach) | 1
-    thick = scipy.ndimage.maximum_filter1d(stroke.astype(np.float32), slack, axis=0)
-    full = scipy.ndimage.uniform_filter1d(thick, reach, axis=1, mode="nearest") > 0.8
-    labels, _ = scipy.ndimage.label(scipy.ndimage.maximum_filter(full, (slack, reach)))
-    lengths = [columns.stop - columns.start for _, columns in scipy.ndimage.find_objects(labels)]
-    shortest = 0.7 * stroke.shape[1] + 0.4 * reach  # by which the two filters lengthen a line
-    line = stroke & (np.array([0, *lengths])[labels] > shortest)
-    edges = np.diff(line.T.astype(np.int8), axis=1, prepend=0, append=0)
-    thicknesses = np.flatnonzero(edges < 0) - np.flatnonzero(edges > 0)
-    thickness = np.median(thicknesses) if thicknesses.size else 0
-    if thickness > 0.06 * min(stroke.shape):  # strokes of a digit that fills the picture
-        return stroke
-    upright = scipy.ndimage.binary_opening(stroke, np.ones((int(1.4 * thickness) + 2, 1)))
-    return stroke & (upright | ~line)
+    labels = scipy.ndimage.label(joined, np.ones((3, 3)))[0] * stroke
+    places = scipy.ndimage.find_objects(labels)
+    boxes = [(columns.start, rows.start, columns.stop, rows.stop) for rows, columns in places]
+    return labels, np.array(boxes).reshape(-1, 4)
 
 
-def longer_side(box):
-    """Return the longer side of a box: left, top, right, bottom."""
-    return max(box[2:] - box[:2])
-
-
-def find_parts(stroke, least):
-    """Return the labels of connected strokes, and {label: box} of those that may be of digits.
-
-    A box is left, top, right, bottom. Left out: what is smaller than least pixels, what is as solid
-    as the corner of a shadow or a blot, what touches the border unless all does.
-    """
-    labels, _ = scipy.ndimage.label(stroke, np.ones((3, 3)))
-    depth = scipy.ndimage.distance_transform_edt(np.pad(stroke, 1))[1:-1, 1:-1]
-    corner, margin = np.array(stroke.shape[::-1]), 1 + min(stroke.shape) // 100
-    parts, border = {}, {}
-    for label, (rows, columns) in enumerate(scipy.ndimage.find_objects(labels), 1):
-        box = np.array([columns.start, rows.start, columns.stop, rows.stop])
-        size = longer_side(box)
-        own_depth = depth[rows, columns] * (labels[rows, columns] == label)
-        if size < least or own_depth.max() > 0.27 * size + 2:
-            continue
-        gaps = np.append(box[:2], corner - box[2:])
-        if gaps.min() > margin:
-            parts[label] = box
-        else:
-            border[label] = box
-    parts = parts or border
-    if not 0 < len(parts) <= MOST_PARTS:
-        raise InputError(NO_DIGITS)
-    return labels, parts
-
-
-def typical_height(parts):
-    """Return the median height of the parts in pixels, each counted as often as it has rows."""
-    heights = [bottom - top for _, top, _, bottom in parts.values()]
-    return np.median(np.repeat(heights, heights))
-
-
-def belongs(part, digit, height):
-    """Return whether a part is of a digit: stacked, or small and near; both are boxes."""
-    # Across and down; negative where they overlap.
-    gap = np.maximum(part[:2], digit[:2]) - np.minimum(part[2:], digit[2:])
-    size, other = part[2:] - part[:2], digit[2:] - digit[:2]
-    whole = max(part[3], digit[3]) - min(part[1], digit[1])
-    small = size[1] < 0.65 * height
-    tallest = 1.5 if small else 1.3
-    if gap[1] < 0.1 * height:  # closer than rows are, as a 5 and its bar
-        tallest = 2
-    in_line = -2 * gap[0] > min(size[0], other[0])  # half of the narrower is above or below
-    stacked = in_line and -size[1] / 2 < gap[1] < 0.35 * height
-    beside = small and gap[0] < 0.12 * height and gap[1] < 0
-    return whole < tallest * height and (stacked or beside)
-
-
-def join_parts(parts, height):
-    """Return digits, [box, labels], of parts, {label: box}: an open 4 has two."""
-    digits = []
-    for label, part in sorted(parts.items(), key=lambda item: item[1][1] - item[1][3]):
-        digit = next((digit for digit in digits if belongs(part, digit[0], height)), None)
-        if digit is None:
-            digits.append([part, [label]])
-        else:
-            digit[0] = np.append(np.minimum(part, digit[0])[:2], np.maximum(part, digit[0])[2:])
-            digit[1].append(label)
-    return digits
-
-
-def sort_rows(digits, height):
-    """Return a list of rows, from top to bottom, of digits, [box, labels], from left to right."""
-
-    def middle(digit):
-        return (digit[0][1] + digit[0][3]) / 2
-
-    rows = []
-    for digit in sorted(digits, key=lambda digit: digit[0][0] + digit[0][2]):
-        distances = [abs(middle(row[-1]) - middle(digit)) for row in rows]
-        if min(distances, default=math.inf) > 0.6 * height:
-            rows.append([digit])
-        else:
-            rows[np.argmin(distances)].append(digit)
-    return sorted(rows, key=lambda row: np.mean([middle(digit) for digit in row]))
+def label_digits(stroke):
+    """Return labels and boxes as label_parts does, of digits, and the usual height of a part."""
+    labels, boxes = label_parts(stroke, stroke)
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    height, longer = sizes[:, 1], sizes.max(axis=1)
+    # The table, or paper that is darker than its digits, fills two corners.
+    corners = np.bincount(labels[[0, 0, -1, -1], [0, -1, 0, -1]], minlength=len(boxes) + 1)[1:]
+    fit = (longer >= 7) & (longer <= 120) & (corners < 2)
+    margins = np.hstack([boxes[:, :2], stroke.shape[::-1] - boxes[:, 2:]]).min(axis=1)
+    if (fit & (margins > 2)).any():  # unless all touch the border
+        fit = fit & (margins > 2)
+    usual = np.median(np.repeat(height[fit], height[fit])) if fit.any() else 0
+    stroke = np.append(False, fit)[labels]
+    # A small part, as of an open 4 or the bar of a 5, belongs to what is near.
+    small = np.append(False, fit & (height < 0.65 * usual))[labels]
+    near = scipy.ndimage.maximum_filter(small, (int(0.3 * usual) + 1, int(0.2 * usual) + 1))
+    return *label_parts(stroke, stroke | near), usual
 
 
 def to_mnist_form(ink):
@@ -879,105 +771,83 @@ def to_mnist_form(ink):
 
     Scaled into 20 x 20 and centred by its mass (LeCun et al., 1998, section III.A).
     """
-    ink = np.pad(255 * np.clip((ink - 0.2) / 0.9, 0, 1), 2)
-    image = ImageOps.autocontrast(Image.fromarray(np.uint8(ink)))
+    image = Image.fromarray(np.uint8(np.clip(280 * ink - 55, 0, 255)))
     image = image.crop(image.point(lambda value: 255 * (value > 60)).getbbox())
     digit = np.asarray(ImageOps.autocontrast(ImageOps.contain(image, (20, 20))))
     top, left = np.rint(scipy.ndimage.center_of_mass(digit)).astype(int)
     return np.pad(digit, 14)[top : top + 28, left : left + 28]
 
 
+def find_digits(page):
+    """Return images, boxes and row lengths of dark digits in a grey Pillow image: see Reading.
+
+    They are 20 to 120 pixels high. Boxes are left, top, right, bottom.
+    """
+    ink = lift_ink(page)
+    labels, boxes, usual = label_digits(scipy.ndimage.binary_dilation(ink > 0.4))
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    fit = (sizes[:, 1] > max(20, 0.5 * usual)) & (sizes.max(axis=1) < 2 * usual)
+    middle = (boxes[:, 1] + boxes[:, 3]) / 2
+    order = [number for number in np.argsort(middle) if fit[number]]
+    new_row = np.flatnonzero(np.diff(middle[order]) > 0.5 * usual) + 1
+    rows = [sorted(row, key=lambda number: boxes[number, 0]) for row in np.split(order, new_row)]
+    order = np.concatenate(rows).astype(int)
+    images = []
+    for number in order:
+        left, top, right, bottom = boxes[number]
+        place = np.s_[top:bottom, left:right]
+        images.append(to_mnist_form(np.where(labels[place] == number + 1, ink[place], 0)))
+    return np.array(images), boxes[order] + (1, 1, -1, -1), [len(row) for row in rows]
+
+
 def is_mnist_form(image):
     """Return whether a grey Pillow image is light on black, within 20 x 20, centred by its mass."""
-    pixels = np.asarray(image)
-    if pixels.shape != (28, 28) or pixels.max() <= 127:
+    if image.size != (28, 28) or not image.getbbox():
         return False
     left, top, right, bottom = image.getbbox()
-    off_centre = abs(np.array(scipy.ndimage.center_of_mass(pixels)) - 14).max()
-    return off_centre < 0.6 and max(right - left, bottom - top) <= 20
+    off_centre = np.subtract(scipy.ndimage.center_of_mass(np.asarray(image)), 14)
+    return max(right - left, bottom - top) <= 20 and abs(off_centre).max() < 0.6
 
 
-def cut_out(digit, labels, ink):
-    """Return a digit, [box, labels], alone in MNIST's form: see to_mnist_form."""
-    (left, top, right, bottom), members = digit
-    place = np.s_[max(top - 4, 0) : bottom + 4, max(left - 4, 0) : right + 4]
-    own = scipy.ndimage.binary_dilation(np.isin(labels[place], members), iterations=2)
-    return to_mnist_form(np.where(own, ink[place], 0))
+def find_at_all_sizes(image):
+    """Return a list of what find_digits finds in a grey Pillow image and in smaller copies of it.
 
-
-def find_digits(image, light):
-    """Return rows of digits, (form, box), in a grey Pillow image, and the share of strokes there.
-
-    light: whether they are lighter than the paper. They are looked for twice: roughly, then where
-    they are HEIGHT pixels high. A form is uint8 (28, 28); a box is left, top, right, bottom in
-    pixels of the image. Raises InputError if there is none.
-    """
-    page = ImageOps.contain(image, (128, 128)) if max(image.size) < 128 else image
-    if max(image.size) < 8 or min(page.size) < 8:
-        raise InputError("too small for a digit; give an image of 8 x 8 pixels or more")
-    if light:
-        page = ImageOps.invert(page)
-    side = max(page.size)
-    _, stroke = find_strokes(np.asarray(page, np.float32), max(side / 4, 64), side / 10)
-    height = typical_height(find_parts(stroke, 0.02 * side)[1])
-    scale = min(HEIGHT / height, SIDE / side)
-    page = page.resize([max(round(scale * length), 8) for length in page.size])
-    height *= scale
-    ink, stroke = find_strokes(np.asarray(page, np.float32), 0.5 * height, 3 * height)
-    labels, parts = find_parts(scipy.ndimage.binary_dilation(stroke), 0.1 * height)
-    height = typical_height(parts)
-    parts = {label: box for label, box in parts.items() if longer_side(box) < 2.5 * height}
-    joined = join_parts(parts, height)
-    digits = [digit for digit in joined if longer_side(digit[0]) > 0.5 * height]
-    if not digits:
-        raise InputError(NO_DIGITS)
-    of_digits = np.concatenate([members for _, members in digits])
-    share = np.isin(labels[stroke], of_digits).mean()
-    if share < 0.25 or (light and share < 0.6):  # of print, the gaps between letters
-        raise InputError(NO_DIGITS)
-    rows, to_image = [], image.width / page.width
-    for row in sort_rows(digits, height):
-        rows.append([(cut_out(digit, labels, ink), to_image * digit[0]) for digit in row])
-    return rows, share
-
-
-def read_rows(rows, share, model):
-    """Read what find_digits returns; return its evidence, and the reading: see read_either_way.
-
-    Of two readings, that with more is kept. Large, sure digits add to it, strokes left over do not.
-    """
-    images = np.stack([form for row in rows for form, _ in row])
-    boxes = np.array([box for row in rows for _, box in row])
-    boxes[:, 2:] -= boxes[:, :2]
-    probabilities = np.asarray(model(images[..., None], training=False))
-    sizes = boxes[:, 2:].max(axis=1)
-    evidence = sizes**0.75 @ (share * probabilities.max(axis=1) - 0.5)
-    return evidence, (probabilities, images, boxes, [len(row) for row in rows])
-
-
-def read_either_way(image, model):
-    """Read a grey Pillow image; return probabilities, images, boxes and row lengths: see Reading.
-
-    An image in MNIST's form passes unchanged. Raises InputError if no digit is found.
+    Unless the paper is clearly bright or dark, light strokes are looked for besides dark ones. An
+    image in MNIST's form passes unchanged.
     """
     if is_mnist_form(image):
-        digit = (np.asarray(image), np.array(image.getbbox()))
-        return read_rows([[digit]], 1, model)[1]
-    # Strokes on a blackboard are light, those on bright paper dark; in shadow, both are tried.
-    grey, ways = np.median(image), [False, True]
-    if grey < 60:
-        ways = [True]
-    elif grey > 160:
-        ways = [False]
-    readings, errors = [], []
-    for light in ways:
-        try:
-            readings.append(read_rows(*find_digits(image, light), model))
-        except InputError as error:
-            errors.append(error)
+        return [(np.asarray(image)[np.newaxis], np.array([image.getbbox()]), [1])]
+    found, pages = [], [image, ImageOps.invert(image)]
+    if np.median(image) > 160:
+        pages = pages[:1]
+    elif np.median(image) < 60:
+        pages = pages[1:]
+    for page in pages:
+        if 8 <= max(page.size) < 128:
+            page = ImageOps.contain(page, (128, 128))
+        while max(page.size) > 60:
+            images, boxes, lengths = find_digits(page)
+            if len(images):
+                found.append((images, boxes * image.width / page.width, lengths))
+            page = page.resize([math.ceil(side / 2**0.5) for side in page.size], Image.BILINEAR)
+    return found
+
+
+def read_image(image, model):
+    """Read a grey Pillow image; return probabilities, images, boxes and row lengths: see Reading.
+
+    Of what is found at all sizes, that with most evidence: digits speak for it if they are sure,
+    large ones more, and against it if not. Raises InputError if no digit is found.
+    """
+    readings = []
+    for images, boxes, lengths in find_at_all_sizes(image):
+        boxes[:, 2:] -= boxes[:, :2]
+        probabilities = np.asarray(model(images[..., np.newaxis], training=False))
+        evidence = boxes[:, 2:].max(axis=1) ** 0.75 @ (probabilities.max(axis=1) - 0.7)
+        readings.append((evidence, probabilities, images, boxes, lengths))
     if not readings:
-        raise errors[0]
-    return max(readings, key=lambda reading: reading[0])[1]
+        raise InputError(NO_DIGITS)
+    return max(readings, key=lambda reading: reading[0])[1:]
 
 
 def split_rows(values, rows):
@@ -998,7 +868,7 @@ def read_digits(image_or_path, model="output/model.keras"):
     name = image_or_path if isinstance(image_or_path, str | Path) else "image"
     try:
         image, scale = open_grey(image_or_path)
-        probabilities, images, boxes, lengths = read_either_way(image, model)
+        probabilities, images, boxes, lengths = read_image(image, model)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     except Exception as error:  # a damaged file raises whatever Pillow thinks of

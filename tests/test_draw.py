@@ -158,7 +158,7 @@ def test_strokes_are_smooth_however_far_apart_their_points_are():
 def test_strokes_are_as_thick_as_mnists_in_a_digit_of_half_the_pad(hand, mnist):
     hand.draw([(150, 100), (150, 300)])
     drawing = Image.fromarray(hand.pad.paper.get_array().astype(np.uint8))
-    _, (form,), _, _ = dr.read_either_way(drawing, hand.pad.model)
+    _, (form,), _, _ = dr.read_image(drawing, hand.pad.model)
     assert 2 <= np.median((form > 127).sum(axis=1)[6:22]) <= 4
 
 
