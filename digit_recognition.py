@@ -820,7 +820,7 @@ def find_at_all_sizes(image):
     found, pages = [], [image, ImageOps.invert(image)]
     if np.median(image) > 160:
         pages = pages[:1]
-    elif np.median(image) < 60:
+    elif np.median(image) < 64:
         pages = pages[1:]
     for page in pages:
         if 8 <= max(page.size) < 128:

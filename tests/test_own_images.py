@@ -278,12 +278,12 @@ def test_boxes_are_in_pixels_of_the_upright_original(mnist, model, tmp_path):
     exif[0x0112] = 6
     large = page.resize([12 * side for side in page.size])
     large.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.jpg", exif=exif)
-    # A digit is found in a copy in which it has 20 pixels or more: boxes are as exact as that.
+    # A digit may be found in a small copy, where it has 20 pixels: boxes are as exact as that.
     small = dr.read_digits(page, model).boxes
-    assert np.abs(dr.read_digits(tmp_path / "turned.jpg", model).boxes - 12 * small).max() < 50
+    assert np.abs(dr.read_digits(tmp_path / "turned.jpg", model).boxes - 12 * small).max() < 72
     opened = Image.open(tmp_path / "turned.jpg")
     first, again = dr.read_digits(opened, model), dr.read_digits(opened, model)
-    assert np.abs(first.boxes - 12 * small).max() < 50 and np.array_equal(first.boxes, again.boxes)
+    assert np.abs(first.boxes - 12 * small).max() < 72 and np.array_equal(first.boxes, again.boxes)
 
 
 def test_rows_and_boxes_are_on_the_command_line(main, mnist, network, tmp_path):
