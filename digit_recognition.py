@@ -700,10 +700,12 @@ def open_grey(source):
     if image.mode[0] in "IF":  # 16 bits and more, which convert() would clip
         values = np.asarray(image, np.float32) - min(image.getextrema())
         image = Image.fromarray(np.uint8(255 * values / max(values.max(), 1e-9)))
-    image = image.convert("RGBA")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("L")
     image.thumbnail((SIDE, SIDE))
-    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("L"), side / max(image.size)
+    return image, side / max(image.size)
 
 
 def without_lines(ink):
