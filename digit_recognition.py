@@ -660,16 +660,16 @@ def plot_readings(figure, readings):
 
     axes = figure.subplots(len(readings), 2, squeeze=False, subplot_kw={"xticks": [], "yticks": []})
     for (original, seen), (path, reading) in zip(axes, readings.items(), strict=True):
-        image, scale = open_grey(path)
-        width, height = scale * image.width, scale * image.height
+        image, size = open_grey(path)
+        width, height = size * np.array(image.size) / max(image.size)
         original.imshow(image, cmap="gray", extent=(0, width, height, 0))
         original.set_title(path.name, fontsize=9)
         best, labels = reading.probabilities.max(axis=1), reading.probabilities.argmax(axis=1)
-        for (left, top, *size), share, label in zip(reading.boxes, best, labels, strict=True):
+        for (left, top, *sides), share, label in zip(reading.boxes, best, labels, strict=True):
             color = BLUE if share >= CONFIDENT else ORANGE
-            original.add_patch(Rectangle((left, top), *size, fill=False, color=color))
+            original.add_patch(Rectangle((left, top), *sides, fill=False, color=color))
             original.text(left, top, label, color=color, fontsize=9, ha="right", va="bottom")
-        rows = split_rows(reading.images, reading.rows)
+        rows = np.split(reading.images, reading.row_starts)
         page = np.zeros((28 * len(rows), 28 * max(map(len, rows))), np.uint8)
         for number, row in enumerate(rows):
             page[28 * number : 28 * number + 28, : 28 * len(row)] = np.hstack(row)
@@ -684,14 +684,13 @@ CONFIDENT = 0.8  # of the validation images 2.2 % are below, with five of six mi
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 SIDE = 1280  # pixels of a photo at most; of a digit's height, 20 to 120 are needed
 CORNERS = ([0, 0, -1, -1], [0, -1, 0, -1])  # rows and columns of an array's four
-NO_DIGITS = "no digit stands out from the paper; write larger or darker"
-Reading = namedtuple("Reading", "digits probabilities images confident boxes rows")
+Reading = namedtuple("Reading", "digits probabilities images confident boxes row_starts")
 
 
 def open_grey(source):
-    """Open a path, an array or a Pillow image; return it grey, upright, on white, and its scale.
+    """Open a path, an array or a Pillow image; return it grey, upright, on white, and its size.
 
-    No side is longer than SIDE pixels; the scale is the length of the original over the image's.
+    No side is longer than SIDE pixels; the size is that of the original's longer side.
     """
     image = Image.fromarray(source) if isinstance(source, np.ndarray) else source
     image = image if isinstance(image, Image.Image) else Image.open(image)
@@ -707,7 +706,7 @@ def open_grey(source):
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert("L")
     image.thumbnail((SIDE, SIDE))
-    return image, side / max(image.size)
+    return image, side
 
 
 def without_lines(ink):
@@ -740,37 +739,6 @@ def lift_ink(page):
     return ink / max(level, 27 * noise, 0.4)
 
 
-def label_parts(stroke, joined):
-    """Return the labels of strokes, connected where joined (both are bool masks), and their boxes.
-
-    Boxes are int (n, 4): left, top, right, bottom, of the labels from 1 to n.
-    """
-    labels = scipy.ndimage.label(joined, np.ones((3, 3)))[0] * stroke
-    places = scipy.ndimage.find_objects(labels)
-    boxes = [(columns.start, rows.start, columns.stop, rows.stop) for rows, columns in places]
-    return labels, np.array(boxes).reshape(-1, 4)
-
-
-def label_digits(stroke):
-    """Return labels and boxes as label_parts does, of digits, and the usual height of a part."""
-    labels, boxes = label_parts(stroke, stroke)
-    sizes = boxes[:, 2:] - boxes[:, :2]
-    height, longer = sizes[:, 1], sizes.max(axis=1)
-    # The table, or paper that is darker than its digits, fills two corners.
-    corners = np.bincount(labels[CORNERS], minlength=len(boxes) + 1)
-    fit = (longer >= 7) & (longer <= 120) & (corners[1:] < 2)
-    farthest = np.array(stroke.shape[::-1]) - 2
-    inside = fit & (boxes[:, :2] > 2).all(axis=1) & (boxes[:, 2:] < farthest).all(axis=1)
-    if inside.any():  # unless all touch the border
-        fit = inside
-    usual = np.median(np.repeat(height[fit], height[fit])) if fit.any() else 0
-    stroke = np.append(False, fit)[labels]
-    # A small part, as of an open 4 or the bar of a 5, belongs to what is near.
-    small = np.append(False, fit & (height < 0.65 * usual))[labels]
-    near = scipy.ndimage.maximum_filter(small, (int(0.3 * usual) + 1, int(0.2 * usual) + 1))
-    return *label_parts(stroke, stroke | near), usual
-
-
 def to_mnist_form(ink):
     """Return a digit's ink, float (height, width), as MNIST has it: uint8 (28, 28).
 
@@ -784,81 +752,73 @@ def to_mnist_form(ink):
 
 
 def find_digits(page):
-    """Return images, boxes and row lengths of dark digits in a grey Pillow image: see Reading.
+    """Return images, boxes and row starts of dark digits in a grey Pillow image: see Reading.
 
-    They are 20 to 120 pixels high. Boxes are left, top, right, bottom.
+    They are 20 to 120 pixels high. Boxes are in lengths of the page's longer side.
     """
     ink = lift_ink(page)
-    labels, boxes, usual = label_digits(scipy.ndimage.binary_dilation(ink > 0.4))
-    sizes = boxes[:, 2:] - boxes[:, :2]
-    fit = (sizes[:, 1] > max(20, 0.5 * usual)) & (sizes.max(axis=1) < 2 * usual)
+    stroke = scipy.ndimage.binary_dilation(ink > 0.4)
+    # Strokes one above the other are joined, as the bar of a 5.
+    joined = scipy.ndimage.binary_dilation(stroke, np.ones((5, 1)))
+    labels = scipy.ndimage.label(joined, np.ones((3, 3)))[0] * stroke
+    places = scipy.ndimage.find_objects(labels)
+    first = np.array([(columns.start, rows.start) for rows, columns in places]).reshape(-1, 2)
+    last = np.array([(columns.stop, rows.stop) for rows, columns in places]).reshape(-1, 2)
+    height, longer = (last - first)[:, 1], (last - first).max(axis=1, initial=0)
+    # The table, or paper that is darker than its digits, fills two corners.
+    corners = np.bincount(labels[CORNERS], minlength=len(places) + 1)
+    fit = (longer >= 7) & (longer <= 120) & (corners[1:] < 2)
+    inside = fit & (first > 2).all(axis=1) & (last + 2 < page.size).all(axis=1)
+    if inside.any():  # unless all touch the border
+        fit = inside
+    usual = np.median(np.repeat(height[fit], height[fit])) if fit.any() else 0
+    fit &= (height > max(20, 0.5 * usual)) & (longer < 2 * usual)
+    middle = (first + last)[:, 1] / 2
     digits = np.flatnonzero(fit)
-    middle = (boxes[:, 1] + boxes[:, 3]) / 2
     digits = digits[np.argsort(middle[digits])]
-    new_row = np.flatnonzero(np.diff(middle[digits]) > 0.5 * usual) + 1
-    rows = [row[np.argsort(boxes[row, 0])] for row in np.split(digits, new_row)]
+    starts = np.flatnonzero(np.diff(middle[digits]) > 0.5 * usual) + 1
+    rows = [row[np.argsort(first[row, 0])] for row in np.split(digits, starts)]
     digits = np.concatenate(rows)
     images = []
-    for number in digits:
-        left, top, right, bottom = boxes[number]
-        place = np.s_[top:bottom, left:right]
-        images.append(to_mnist_form(np.where(labels[place] == number + 1, ink[place], 0)))
-    return np.array(images), boxes[digits] + (1, 1, -1, -1), [len(row) for row in rows]
+    for digit in digits:
+        stroke = labels[places[digit]] == digit + 1
+        images.append(to_mnist_form(np.where(stroke, ink[places[digit]], 0)))
+    boxes = np.hstack([first + 1, last - first - 2])[digits]
+    return np.array(images), boxes / max(page.size), starts
 
 
-def is_mnist_form(image):
-    """Return whether a grey Pillow image is light on black, within 20 x 20, centred by its mass."""
-    if image.size != (28, 28) or not image.getbbox():
-        return False
-    left, top, right, bottom = image.getbbox()
-    off_centre = np.subtract(scipy.ndimage.center_of_mass(np.asarray(image)), 14)
-    return max(right - left, bottom - top) <= 20 and abs(off_centre).max() < 0.6
+def copies(image):
+    """Yield a grey Pillow image, dark on light, and copies of it, each smaller than the one before.
 
-
-def find_at_all_sizes(image):
-    """Return a list of what find_digits finds in a grey Pillow image and in smaller copies of it.
-
-    Unless the paper is clearly bright or dark, light strokes are looked for besides dark ones. An
-    image in MNIST's form passes unchanged.
+    Unless its paper is clearly bright or dark, its negative and copies of that follow.
     """
-    if is_mnist_form(image):
-        return [(np.asarray(image)[np.newaxis], np.array([image.getbbox()]), [1])]
-    grey, pages, found = np.median(image), [], []
-    if grey >= 64:
-        pages.append(image)
-    if grey <= 160:
-        pages.append(ImageOps.invert(image))
-    for page in pages:
+    for page, darkest in ((image, 64), (ImageOps.invert(image), 95)):
+        if np.median(page) < darkest:
+            continue
         if 8 <= max(page.size) < 128:
             page = ImageOps.contain(page, (128, 128))
         while max(page.size) > 60:
-            images, boxes, lengths = find_digits(page)
-            if len(images):
-                found.append((images, boxes * image.width / page.width, lengths))
+            yield page
             page = page.resize([math.ceil(side / 2**0.5) for side in page.size], Image.BILINEAR)
-    return found
 
 
 def read_image(image, model):
-    """Read a grey Pillow image; return probabilities, images, boxes and row lengths: see Reading.
+    """Read a grey Pillow image; return probabilities, images, boxes and row starts: see Reading.
 
-    Of what is found at all sizes, that with most evidence: digits speak for it if they are sure,
-    large ones more, and against it if not. Raises InputError if no digit is found.
+    Of what is found in all copies, that with most evidence: digits speak for it if they are sure,
+    large ones more, and against it if not. Returns None if there is no digit.
     """
-    readings = []
-    for images, boxes, lengths in find_at_all_sizes(image):
-        boxes[:, 2:] -= boxes[:, :2]
-        probabilities = np.asarray(model(images[..., np.newaxis], training=False))
-        evidence = boxes[:, 2:].max(axis=1) ** 0.75 @ (probabilities.max(axis=1) - 0.7)
-        readings.append((evidence, probabilities, images, boxes, lengths))
-    if not readings:
-        raise InputError(NO_DIGITS)
-    return max(readings, key=lambda reading: reading[0])[1:]
-
-
-def split_rows(values, rows):
-    """Return values, a sequence with one of each digit, as a list with an array for each row."""
-    return np.split(np.asarray(values), np.cumsum(rows)[:-1])
+    found = [find_digits(page) for page in copies(image)]
+    if image.size == (28, 28) and image.getbbox() and not np.median(image):  # as MNIST has it
+        found.append((np.asarray(image)[np.newaxis], np.array([[0, 0, 1, 1]]), []))
+    best, most = None, -math.inf
+    for images, boxes, starts in found:
+        if len(images):
+            probabilities = np.asarray(model(images[..., np.newaxis], training=False))
+            evidence = boxes[:, 2:].max(axis=1) ** 0.75 @ (probabilities.max(axis=1) - 0.7)
+            if evidence > most:
+                best, most = (probabilities, images, boxes, starts), evidence
+    return best
 
 
 def read_digits(image_or_path, model="output/model.keras"):
@@ -866,24 +826,25 @@ def read_digits(image_or_path, model="output/model.keras"):
 
     It has the digits, a str with a newline between rows; their probabilities, float32 (n, classes);
     their images as the network saw them, uint8 (n, 28, 28); whether all are confident, 0.8 or more;
-    their boxes, int (n, 4): left, top, width, height, in pixels of the upright original; and rows,
-    the number of digits in each.
+    their boxes, int (n, 4): left, top, width, height, in pixels of the upright original; and
+    row_starts, the indices of the digits that begin a new row.
     model: a Keras model, or a path. Raises InputError if the image or the model cannot be used.
     """
     model = load_model(str(model)) if isinstance(model, str | Path) else model
     name = image_or_path if isinstance(image_or_path, str | Path) else "image"
     try:
-        image, scale = open_grey(image_or_path)
-        probabilities, images, boxes, lengths = read_image(image, model)
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from None
+        image, size = open_grey(image_or_path)
     except Exception as error:  # a damaged file raises whatever Pillow thinks of
         remedy = "give a whole image, such as a PNG or JPEG, or a folder of them"
         raise InputError(f"{name}: {reason(error)}; {remedy}") from None
+    found = read_image(image, model)
+    if not found:
+        raise InputError(f"{name}: no digit stands out from the paper; write larger or darker")
+    probabilities, images, boxes, starts = found
     labels, best = probabilities.argmax(axis=1).astype(str), probabilities.max(axis=1)
-    digits = "\n".join("".join(row) for row in split_rows(labels, lengths))
-    boxes = np.rint(scale * boxes).astype(int)
-    return Reading(digits, probabilities, images, bool(best.min() >= CONFIDENT), boxes, lengths)
+    digits = "\n".join("".join(row) for row in np.split(labels, starts))
+    boxes = np.rint(size * boxes).astype(int)
+    return Reading(digits, probabilities, images, bool(best.min() >= CONFIDENT), boxes, starts)
 
 
 # ---------------------------------------------------------------------------- A pad to draw on
@@ -1098,7 +1059,7 @@ def describe_reading(path, reading, as_json):
     for label, share in zip(reading.probabilities.argmax(axis=1), shares, strict=True):
         marks.append(f"{label}?" if share < CONFIDENT else f"{label}")
         details.append(f"{label} {100 * share:.1f} %")
-    text = " / ".join("".join(row) for row in split_rows(marks, reading.rows))
+    text = " / ".join("".join(row) for row in np.split(marks, reading.row_starts))
     return f"{path}: {text}  ({', '.join(details)})"
 
 

