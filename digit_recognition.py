@@ -352,7 +352,10 @@ def compile_model(model, image_count, settings):
 
 @functools.cache
 def load_model(path):
-    """Return the Keras model in a .keras file (its code is never run); InputError if unfit."""
+    """Return the Keras model in a .keras file (its code is never run); InputError if unfit.
+
+    A path is read once in a process: to use what was trained since, pass read_digits a model.
+    """
     if not Path(path).exists():
         raise InputError(f"{path}: no such model; train it first: python digit_recognition.py")
     import_tensorflow()
@@ -486,7 +489,8 @@ def interrupted_run(settings):
 def unfinished_folder(settings):
     """Yield a folder for what a run needs to go on after an interruption.
 
-    The folder is removed when the run is complete, or is cut short before its first epoch is.
+    The folder is removed when the run is complete, or is cut short before its first epoch is. A
+    complete run also removes what older runs have left there.
     """
     if settings.resume:
         folder = interrupted_run(settings)
@@ -663,7 +667,7 @@ def plot_readings(figure, readings):
         image, size = open_grey(path)
         width, height = size * np.array(image.size) / max(image.size)
         original.imshow(image, cmap="gray", extent=(0, width, height, 0))
-        original.set_title(path.name, fontsize=9)
+        original.set_title(path.name, fontsize=9, parse_math=False)
         best, labels = reading.probabilities.max(axis=1), reading.probabilities.argmax(axis=1)
         for (left, top, *sides), share, label in zip(reading.boxes, best, labels, strict=True):
             color = BLUE if share >= CONFIDENT else ORANGE
@@ -678,11 +682,9 @@ def plot_readings(figure, readings):
 
 
 # ----------------------------------------------------------------------------- Your own images
-# Numbers without a reason were chosen on pages of tests/pages.py with seeds from 1000 on, and on
-# scikit-learn's digits.
+# Numbers without a reason: chosen on tests/pages.py, seeds from 1000 on, and scikit-learn's digits.
 CONFIDENT = 0.8  # of the validation images 2.2 % are below, with five of six mistakes
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-SIDE = 1280  # pixels of a photo at most; of a digit's height, 20 to 120 are needed
+SIDE = 1280  # pixels of a photo at most; digits are found at heights of 20 to 120
 CORNERS = ([0, 0, -1, -1], [0, -1, 0, -1])  # rows and columns of an array's four
 Reading = namedtuple("Reading", "digits probabilities images confident boxes row_starts")
 
@@ -710,7 +712,7 @@ def open_grey(source):
 
 
 def without_lines(ink):
-    """Return ink, float (height, width), less thin lines across of 120 pixels and more."""
+    """Return ink, float (height, width), less thin horizontal lines of 120 pixels and more."""
     thick = scipy.ndimage.grey_dilation(ink, (5, 1))  # so that a line may be slanted
     line = scipy.ndimage.grey_opening(thick, (1, 120))
     thin = ink - scipy.ndimage.grey_opening(ink, (7, 1))  # what crosses a line is not thin
@@ -721,7 +723,7 @@ def lift_ink(page):
     """Return the ink of a grey Pillow image, float32: 0 on paper, about 1 in dark strokes.
 
     Paper is what a grey closing makes of grey levels: it fills what is dark and narrow, so strokes,
-    but not shadows. In shadow, strokes and grain fade as the square root of the light.
+    but not shadows. Over the square root of the light, grain is alike in light and in shadow.
     """
     grey = scipy.ndimage.gaussian_filter(np.asarray(page, np.float32), 1)
     paper = scipy.ndimage.grey_closing(grey, (41, 41))
@@ -729,14 +731,14 @@ def lift_ink(page):
     noise = np.median(abs(np.diff(ink, axis=0)))
     ink = (ink - np.median(ink)).clip(0)  # grain makes the closing too bright
     ink = np.minimum(without_lines(ink), without_lines(ink.T).T)
-    # Where all corners are dark, they are of the table.
+    # If all corners are dark, the page lies on a table: what is as dark is not paper.
     brightest = paper[CORNERS].max()
     if brightest < 0.65 * np.percentile(paper, 75):
         ink[paper < 1.25 * brightest] = 0
     level = ink.max()
-    for _ in range(8):  # the mean of strokes, by and by: of what is above half of it
+    for _ in range(8):  # towards the mean of strokes: of all that is above half of it
         level = ink[ink >= level / 2].mean()
-    return ink / max(level, 27 * noise, 0.4)
+    return ink / max(level, 27 * noise, 0.4)  # lest grain be ink where there is no stroke
 
 
 def to_mnist_form(ink):
@@ -746,76 +748,78 @@ def to_mnist_form(ink):
     """
     image = Image.fromarray(np.uint8(np.clip(280 * ink - 55, 0, 255)))
     image = image.crop(image.point(lambda value: 255 * (value > 60)).getbbox())
-    digit = np.asarray(ImageOps.autocontrast(ImageOps.contain(image, (20, 20))))
+    sides = [max(round(20 * side / max(image.size)), 1) for side in image.size]
+    digit = np.asarray(ImageOps.autocontrast(image.resize(sides)))
     top, left = np.rint(scipy.ndimage.center_of_mass(digit)).astype(int)
-    return np.pad(digit, 14)[top : top + 28, left : left + 28]
+    return np.pad(digit, 14)[top : top + 28, left : left + 28]  # 14 on either side of the centre
 
 
 def find_digits(page):
-    """Return images, boxes and row starts of dark digits in a grey Pillow image: see Reading.
+    """Return images, boxes and row starts of dark digits in a grey Pillow image.
 
-    They are 20 to 120 pixels high. Boxes are in lengths of the page's longer side.
+    As read_digits returns them, but boxes in lengths of the page's longer side. Digits are 20 to
+    120 pixels high, half the usual height or more, and touch the page's border only if all do.
     """
     ink = lift_ink(page)
-    stroke = scipy.ndimage.binary_dilation(ink > 0.4)
-    # Strokes one above the other are joined, as the bar of a 5.
-    joined = scipy.ndimage.binary_dilation(stroke, np.ones((5, 1)))
-    labels = scipy.ndimage.label(joined, np.ones((3, 3)))[0] * stroke
-    places = scipy.ndimage.find_objects(labels)
-    first = np.array([(columns.start, rows.start) for rows, columns in places]).reshape(-1, 2)
-    last = np.array([(columns.stop, rows.stop) for rows, columns in places]).reshape(-1, 2)
-    height, longer = (last - first)[:, 1], (last - first).max(axis=1, initial=0)
-    # The table, or paper that is darker than its digits, fills two corners.
-    corners = np.bincount(labels[CORNERS], minlength=len(places) + 1)
-    fit = (longer >= 7) & (longer <= 120) & (corners[1:] < 2)
-    inside = fit & (first > 2).all(axis=1) & (last + 2 < page.size).all(axis=1)
-    if inside.any():  # unless all touch the border
-        fit = inside
-    usual = np.median(np.repeat(height[fit], height[fit])) if fit.any() else 0
+    stroke = scipy.ndimage.binary_dilation(ink > 0.4)  # by a pixel all around
+    near = tall = scipy.ndimage.binary_dilation(stroke, np.ones((5, 1)))
+    for _ in range(2):
+        labels = scipy.ndimage.label(near, np.ones((3, 3)))[0] * stroke
+        places = scipy.ndimage.find_objects(labels)
+        edges = [(columns.start, rows.start, columns.stop, rows.stop) for rows, columns in places]
+        left, top, right, bottom = np.array(edges, int).reshape(-1, 4).T
+        height, longer = bottom - top, np.maximum(right - left, bottom - top)
+        # The table, or paper that is darker than its digits, fills two corners.
+        corners = np.bincount(labels[CORNERS], minlength=len(places) + 1)
+        fit = (longer >= 7) & (longer <= 120) & (corners[1:] < 2)
+        margin = np.min([left, top, page.width - right, page.height - bottom], axis=0)
+        inside = fit & (margin > 2)
+        fit = inside if inside.any() else fit
+        # Specks are many, so that each counts less than a digit.
+        usual = np.median(np.repeat(height[fit], height[fit])) if fit.any() else 0
+        # Once more, with small parts, as of an open 4 or the bar of a 5, joined to what is near.
+        small = np.append(False, fit & (height < 0.65 * usual))[labels]
+        near = tall | scipy.ndimage.binary_dilation(small, np.ones((9, 6)))
     fit &= (height > max(20, 0.5 * usual)) & (longer < 2 * usual)
-    middle = (first + last)[:, 1] / 2
-    digits = np.flatnonzero(fit)
+    digits, middle = np.flatnonzero(fit), (top + bottom) / 2
     digits = digits[np.argsort(middle[digits])]
     starts = np.flatnonzero(np.diff(middle[digits]) > 0.5 * usual) + 1
-    rows = [row[np.argsort(first[row, 0])] for row in np.split(digits, starts)]
+    rows = [row[np.argsort(left[row])] for row in np.split(digits, starts)]
     digits = np.concatenate(rows)
-    images = []
-    for digit in digits:
-        stroke = labels[places[digit]] == digit + 1
-        images.append(to_mnist_form(np.where(stroke, ink[places[digit]], 0)))
-    boxes = np.hstack([first + 1, last - first - 2])[digits]
+    images = [to_mnist_form(ink[places[n]] * (labels[places[n]] == n + 1)) for n in digits]
+    boxes = np.stack([left + 1, top + 1, right - left - 2, height - 2], axis=1)[digits]
     return np.array(images), boxes / max(page.size), starts
 
 
 def copies(image):
-    """Yield a grey Pillow image, dark on light, and copies of it, each smaller than the one before.
+    """Yield a grey Pillow image, unless it is dark, and its negative, unless it is bright.
 
-    Unless its paper is clearly bright or dark, its negative and copies of that follow.
+    Each is followed by smaller and smaller copies of it.
     """
-    for page, darkest in ((image, 64), (ImageOps.invert(image), 95)):
-        if np.median(page) < darkest:
+    for page, least in ((image, 64), (ImageOps.invert(image), 95)):
+        if np.median(page) < least:
             continue
-        if 8 <= max(page.size) < 128:
+        if min(page.size) >= 8 and max(page.size) < 128:
             page = ImageOps.contain(page, (128, 128))
-        while max(page.size) > 60:
+        while min(page.size) >= 8 and max(page.size) > 60:
             yield page
             page = page.resize([math.ceil(side / 2**0.5) for side in page.size], Image.BILINEAR)
 
 
 def read_image(image, model):
-    """Read a grey Pillow image; return probabilities, images, boxes and row starts: see Reading.
+    """Return probabilities, images, boxes and row starts of the digits in a grey Pillow image.
 
-    Of what is found in all copies, that with most evidence: digits speak for it if they are sure,
-    large ones more, and against it if not. Returns None if there is no digit.
+    They are as find_digits returns them, of the copy with most evidence. A digit's evidence is its
+    probability less 0.7, times its size to the power of 0.75. Returns None if there is no digit.
     """
     found = [find_digits(page) for page in copies(image)]
     if image.size == (28, 28) and image.getbbox() and not np.median(image):  # as MNIST has it
-        found.append((np.asarray(image)[np.newaxis], np.array([[0, 0, 1, 1]]), []))
+        found.append((np.asarray(image)[np.newaxis], np.array([[0, 0, 1, 1]]), np.array([], int)))
     best, most = None, -math.inf
     for images, boxes, starts in found:
         if len(images):
             probabilities = np.asarray(model(images[..., np.newaxis], training=False))
-            evidence = boxes[:, 2:].max(axis=1) ** 0.75 @ (probabilities.max(axis=1) - 0.7)
+            evidence = (boxes[:, 2:].max(axis=1) ** 0.75) @ (probabilities.max(axis=1) - 0.7)
             if evidence > most:
                 best, most = (probabilities, images, boxes, starts), evidence
     return best
@@ -1038,6 +1042,9 @@ def run(settings):
 
 
 # -------------------------------------------------------------------------------- Command line
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+
+
 def image_files(paths):
     """Return the paths of images, those in folders among them in the order of their names."""
     found = []

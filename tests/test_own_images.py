@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 import tracemalloc
+import warnings
 from pathlib import Path
 
 import keras
@@ -170,6 +171,23 @@ def test_a_one_is_no_speck_and_specks_are_no_digits(mnist, model):
     page = row_of([ones[0], mnist[2][3, ..., 0], ones[1]])
     page[5:9, 5:9] = page[-8:-5, 100:104] = page[10:14, -9:-6] = 1
     assert len(prepare(Image.fromarray(np.uint8(255 * (1 - page))), model)[0]) == 3
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 60), (1, 100), (2, 90), (2, 110)])
+def test_a_thin_bar_beside_digits_is_no_error(model, width, height):
+    page = Image.new("L", (400, 200), 255)
+    for left in (60, 280):
+        ImageDraw.Draw(page).ellipse((left, 55, left + 60, 145), outline=0, width=10)
+    ImageDraw.Draw(page).rectangle((200, 45, 199 + width, 44 + height), fill=0)
+    digits = dr.read_digits(page, model).digits
+    assert digits[0] + digits[-1] == "00" and digits[1:-1] in ("", "1")
+
+
+def test_a_picture_a_pixel_high_is_one_line_and_no_warning(model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(dr.InputError, match="no digit stands out"):
+            dr.read_digits(np.full((1, 200), 200, np.uint8), model)
 
 
 def test_dirt_far_above_a_digit_does_not_hide_it(mnist, model):
@@ -466,12 +484,12 @@ def test_the_command_line_prints_a_line_an_image_and_draws_a_picture(
     folder = tmp_path / "my scans"
     folder.mkdir()
     page = row_of(mnist[2][[0, 3], ..., 0])
-    Image.fromarray(np.uint8(255 * (1 - page))).save(folder / "two.PNG")
+    Image.fromarray(np.uint8(255 * (1 - page))).save(folder / "two$_$.PNG")
     (folder / "notes.txt").write_text("no image")
     monkeypatch.chdir(tmp_path)
     code, out, err = main("--predict", "my scans", "--output-dir", "out", "--model", network)
     assert (code, out.count("\n"), err) == (0, 1, "")
-    assert out.startswith(f"{Path('my scans', 'two.PNG')}: 70  (7 ") and " %, 0 " in out
+    assert out.startswith(f"{Path('my scans', 'two$_$.PNG')}: 70  (7 ") and " %, 0 " in out
     with Image.open(tmp_path / "out" / "predictions.png") as picture:
         picture.load()
 
