@@ -270,6 +270,7 @@ BAD_FLAGS = {
     "stray": "stray",
     "--output-dir": "--output-dir",
     "--predict": "--predict",
+    "--predict a.png --draw": "not allowed with argument --predict",
     "--data /no/such/file.npz": str(Path("/no/such/file.npz")),
     "--data ./ünï côde.npz": "ünï",
     "--resume": "nothing to resume",
