@@ -782,13 +782,13 @@ def find_digits(page):
         usual = np.median(np.repeat(height[fit], height[fit])) if fit.any() else 0
         # Once more, with small parts, as of an open 4 or the bar of a 5, joined to what is near.
         small = np.append(False, fit & (height < 0.65 * usual))[labels]
-        near = tall | scipy.ndimage.binary_dilation(small, np.ones((9, 6)))
+        reach = int(0.3 * usual) + 1, int(0.2 * usual) + 1
+        near = tall | scipy.ndimage.maximum_filter(small, reach)
     fit &= (height > max(20, 0.5 * usual)) & (longer < 2 * usual)
     digits, middle = np.flatnonzero(fit), (top + bottom) / 2
     digits = digits[np.argsort(middle[digits])]
     starts = np.flatnonzero(np.diff(middle[digits]) > 0.5 * usual) + 1
-    rows = [row[np.argsort(left[row])] for row in np.split(digits, starts)]
-    digits = np.concatenate(rows)
+    digits = np.concatenate([row[np.argsort(left[row])] for row in np.split(digits, starts)])
     images = [to_mnist_form(ink[places[n]] * (labels[places[n]] == n + 1)) for n in digits]
     boxes = np.stack([left + 1, top + 1, right - left - 2, height - 2], axis=1)[digits]
     return np.array(images), boxes / max(page.size), starts
