@@ -921,7 +921,7 @@ class Pad:
         seen.clear()
         bars.clear()
         try:
-            # Half the pixels are enough, and are read in 60 ms, all of them in 95.
+            # Half the pixels are enough, and are read in 70 ms, all of them in 125.
             reading = read_digits(drawing.reduce(2), self.model)
             self.axes["pad"].set_title(reading.digits.replace("\n", " / "), fontsize=24)
             seen.imshow(np.hstack(reading.images), cmap="gray_r")
