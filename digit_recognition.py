@@ -667,14 +667,14 @@ def plot_readings(figure, readings):
 
     axes = figure.subplots(len(readings), 2, squeeze=False, subplot_kw={"xticks": [], "yticks": []})
     for (original, seen), (path, reading) in zip(axes, readings.items(), strict=True):
-        image, size = open_grey(path)
-        width, height = size * np.array(image.size) / max(image.size)
+        image, side = open_grey(path)
+        width, height = side * np.array(image.size) / max(image.size)
         original.imshow(image, cmap="gray", extent=(0, width, height, 0))
         original.set_title(path.name, fontsize=9, parse_math=False)
         best, labels = reading.probabilities.max(axis=1), reading.probabilities.argmax(axis=1)
-        for (left, top, *sides), share, label in zip(reading.boxes, best, labels, strict=True):
+        for (left, top, *size), share, label in zip(reading.boxes, best, labels, strict=True):
             color = BLUE if share >= CONFIDENT else ORANGE
-            original.add_patch(Rectangle((left, top), *sides, fill=False, color=color))
+            original.add_patch(Rectangle((left, top), *size, fill=False, color=color))
             original.text(left, top, label, color=color, fontsize=9, ha="right", va="bottom")
         rows = np.split(reading.images, reading.row_starts)
         page = np.zeros((28 * len(rows), 28 * max(map(len, rows))), np.uint8)
@@ -685,7 +685,8 @@ def plot_readings(figure, readings):
 
 
 # ----------------------------------------------------------------------------- Your own images
-# Numbers without a reason: chosen on tests/pages.py, seeds from 1000 on, and scikit-learn's digits.
+# Numbers without a reason were chosen on pages of tests/pages.py with seeds from 1000 on, and on
+# scikit-learn's digits.
 CONFIDENT = 0.8  # of the validation images 2.2 % are below, with three of four mistakes
 SIDE = 1280  # pixels of a photo at most; digits are found at heights of 20 to 120
 CORNERS = ([0, 0, -1, -1], [0, -1, 0, -1])  # rows and columns of an array's four
@@ -693,9 +694,9 @@ Reading = namedtuple("Reading", "digits probabilities images confident boxes row
 
 
 def open_grey(source):
-    """Open a path, an array or a Pillow image; return it grey, upright, on white, and its size.
+    """Open a path, an array or a Pillow image; return it grey, upright, on white, and a side.
 
-    No side is longer than SIDE pixels; the size is that of the original's longer side.
+    It has no side longer than SIDE pixels; the side returned is the longer one of the original.
     """
     image = Image.fromarray(source) if isinstance(source, np.ndarray) else source
     image = image if isinstance(image, Image.Image) else Image.open(image)
@@ -789,16 +790,14 @@ def find_digits(page):
     digits = digits[np.argsort(middle[digits])]
     starts = np.flatnonzero(np.diff(middle[digits]) > 0.5 * usual) + 1
     digits = np.concatenate([row[np.argsort(left[row])] for row in np.split(digits, starts)])
-    images = [to_mnist_form(ink[places[n]] * (labels[places[n]] == n + 1)) for n in digits]
+    parts = [np.where(labels[places[n]] == n + 1, ink[places[n]], 0) for n in digits]
+    images = [to_mnist_form(part) for part in parts]
     boxes = np.stack([left + 1, top + 1, right - left - 2, height - 2], axis=1)[digits]
     return np.array(images), boxes / max(page.size), starts
 
 
 def copies(image):
-    """Yield a grey Pillow image, unless it is dark, and its negative, unless it is bright.
-
-    Each is followed by smaller and smaller copies of it.
-    """
+    """Yield a grey Pillow image, unless dark, its negative, unless bright, and smaller copies."""
     for page, least in ((image, 64), (ImageOps.invert(image), 95)):
         if np.median(page) < least:
             continue
@@ -817,7 +816,8 @@ def read_image(image, model):
     """
     found = [find_digits(page) for page in copies(image)]
     if image.size == (28, 28) and image.getbbox() and not np.median(image):  # as MNIST has it
-        found.append((np.asarray(image)[np.newaxis], np.array([[0, 0, 1, 1]]), np.array([], int)))
+        box, no_starts = np.array([[0, 0, 1, 1]]), np.array([], int)
+        found.append((np.asarray(image)[np.newaxis], box, no_starts))
     best, most = None, -math.inf
     for images, boxes, starts in found:
         if len(images):
@@ -840,7 +840,7 @@ def read_digits(image_or_path, model="output/model.keras"):
     model = load_model(str(model)) if isinstance(model, str | Path) else model
     name = image_or_path if isinstance(image_or_path, str | Path) else "image"
     try:
-        image, size = open_grey(image_or_path)
+        image, side = open_grey(image_or_path)
     except Exception as error:  # a damaged file raises whatever Pillow thinks of
         remedy = "give a whole image, such as a PNG or JPEG, or a folder of them"
         raise InputError(f"{name}: {reason(error)}; {remedy}") from None
@@ -850,7 +850,7 @@ def read_digits(image_or_path, model="output/model.keras"):
     probabilities, images, boxes, starts = found
     labels, best = probabilities.argmax(axis=1).astype(str), probabilities.max(axis=1)
     digits = "\n".join("".join(row) for row in np.split(labels, starts))
-    boxes = np.rint(size * boxes).astype(int)
+    boxes = np.rint(side * boxes).astype(int)
     return Reading(digits, probabilities, images, bool(best.min() >= CONFIDENT), boxes, starts)
 
 
@@ -1112,7 +1112,6 @@ def main(words=None):
     """Do what the command line asks for; return the exit code."""
     settings = parse_settings(words)
     signal.signal(signal.SIGTERM, terminate)
-    trains = not settings.predict and not settings.draw
     try:
         if settings.predict:
             return predict(settings)
@@ -1128,7 +1127,8 @@ def main(words=None):
         return complain(f"{reason(error)}; {remains}", 1)
     except KeyboardInterrupt as interrupt:
         command = ["python", *sys.argv]
-        if trains and not settings.resume and unfinished_folders(settings):
+        no_run = settings.predict or settings.draw
+        if not no_run and not settings.resume and unfinished_folders(settings):
             command.append("--resume")
         code = 143 if interrupt.args else 130
         return complain(f"interrupted; go on with {shlex.join(command)}", code)

@@ -17,6 +17,7 @@ from conftest import run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import font_manager
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 from sklearn.datasets import load_digits
@@ -510,11 +511,15 @@ def test_json_is_one_object_a_line(main, network, tmp_path, mnist):
     assert abs(left - 27) < 5 and abs(top - 27) < 5 and abs(width - 46) < 9 and abs(height - 56) < 9
 
 
-def test_labels_of_two_figures_are_said_and_drawn_row_by_row():
+def test_labels_of_two_figures_are_said_and_drawn_row_by_row(tmp_path):
     images, boxes = np.zeros((3, 28, 28), np.uint8), np.zeros((3, 4), int)
     reading = dr.Reading("123\n40", np.eye(47)[[12, 3, 40]], images, True, boxes, [2])
     line = dr.describe_reading("a.png", reading, as_json=False)
     assert line == "a.png: 123 / 40  (12 100.0 %, 3 100.0 %, 40 100.0 %)"
+    Image.new("L", (90, 60)).save(tmp_path / "a.png")
+    figure = Figure()
+    dr.plot_readings(figure, {tmp_path / "a.png": reading})
+    assert figure.axes[1].images[0].get_array().shape == (2 * 28, 2 * 28)
 
 
 def test_a_doubtful_digit_is_marked(main, model, network, tmp_path, monkeypatch, mnist):
