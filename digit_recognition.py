@@ -1,46 +1,31 @@
-# /// script
-# requires-python = ">=3.10,<3.14"
-# dependencies = [
-#   "tensorflow>=2.20", "numpy>=2.0", "matplotlib>=3.9", "pillow>=11.1", "scipy>=1.14",
-#   "scikit-learn>=1.6",
-# ]
-# ///
 """Train a small convolutional network to read handwritten digits, then read your own with it.
 
-    python digit_recognition.py                        train on MNIST, evaluate, plot: 99.59 %
-    python digit_recognition.py --epochs 1             the same, in less time: 99.40 %
-    python digit_recognition.py --data FOLDER          on another data set of the same form
-    python digit_recognition.py --predict photo.jpg    read the digits in a picture
-    python digit_recognition.py --draw                 draw digits and see them read
-
-The percentages are means of five seeds on the test images; README.md has them with their times.
+python digit_recognition.py                        train on MNIST, evaluate, plot
+python digit_recognition.py --epochs 1             the same, in less time
+python digit_recognition.py --data SET             the same, on another data set
+python digit_recognition.py --evaluate --data SET  evaluate the trained network on other data
+python digit_recognition.py --predict photo.jpg    read the digits in a picture
+python digit_recognition.py --draw                 draw digits and see them read
 """
 
 import argparse
 import contextlib
-import functools
 import gzip
 import json
 import math
 import os
 import platform
-import shlex
 import shutil
-import signal
 import sys
 import tempfile
 import time
-import warnings
 import zipfile
 from collections import namedtuple
 from pathlib import Path
-
-import numpy as np
-import scipy
-from PIL import Image, ImageDraw, ImageOps
+from typing import NamedTuple
 
 # ------------------------------------------------------------------------------------ Settings
-# Keras's name, highest learning rate, options: in a run so short, shorter averages do better.
+# Keras's name, highest learning rate, options: in so few steps, shorter averages do better.
 OPTIMIZERS = {
     "adam": ("Adam", 0.01, {"beta_1": 0.7, "beta_2": 0.9}),
     "adamw": ("AdamW", 0.01, {"beta_1": 0.7, "beta_2": 0.9}),
@@ -48,220 +33,131 @@ OPTIMIZERS = {
     "rmsprop": ("RMSprop", 0.002, {}),
     "sgd": ("SGD", 0.1, {"momentum": 0.9, "nesterov": True}),
 }
-# These settings change what is read, shown and written; the others decide what a run learns.
-NOT_LEARNED = ("predict", "draw", "model", "json", "output_dir", "show", "resume")
 
 
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that says what is wrong in one line, without the usage above it."""
-
-    def error(self, message):
-        self.exit(2, f"{self.prog}: {message}; see --help\n")
-
-
-def between(kind, low, high):
-    """Return a type for argparse: an int or a float from low to high."""
-    name = "whole number" if kind is int else "number"
-
-    def convert(word):
-        with contextlib.suppress(ValueError):
-            value = kind(word)
-            if low <= value <= high:
-                return value
-        raise argparse.ArgumentTypeError(f"{word!r} is not a {name} from {low} to {high}")
-
-    return convert
+def whole_number(word):
+    """Return the whole number above 0 that a word of the command line stands for."""
+    if not word.isdecimal() or int(word) == 0:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number above 0")
+    return int(word)
 
 
 def parse_settings(words=None):
     """Return the settings of a command line, a list of words; exit with code 2 if it is wrong."""
-    raw, on_or_off = argparse.RawDescriptionHelpFormatter, argparse.BooleanOptionalAction
-    prog, count = "digit_recognition.py", between(int, 1, 9999)
-    width, side = between(int, 1, 999), between(int, 1, 15)
-    parser = Parser(prog, description=__doc__, formatter_class=raw, allow_abbrev=False)
-    add = parser.add_argument_group("data").add_argument
-    add("--data", metavar="PATH", help="an .npz or a folder of IDX files (default: MNIST)")
-    add("--limit", type=between(int, 24, 10**9), help="read only so many images of each part")
-
-    add = parser.add_argument_group("model").add_argument
-    add("--filters", type=width, nargs="+", default=[16, 64], help="of each block (default: 16 64)")
-    add("--kernel-size", type=side, default=5, help="in the first block, later 3 (default: 5)")
-    add("--pool-size", type=side, default=3, help="in the first block, later 2 (default: 3)")
-    add("--dense-units", type=count, default=128, help="width of the dense layer (default: 128)")
+    parser = argparse.ArgumentParser(
+        usage="python digit_recognition.py [options], which --help explains",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    number = {"type": whole_number, "metavar": "N"}
+    group = parser.add_argument_group("data")
+    group.add_argument("--data", type=Path, metavar="SET", help="folder or .npz (default: MNIST)")
+    group.add_argument("--limit", **number, help="read only the first N images of each part")
+    group = parser.add_argument_group("network; the first three take a number a convolution")
+    group.add_argument("--filters", **number, nargs="+", default=[16, 64], help="(default: 16 64)")
+    group.add_argument("--kernel-sizes", **number, nargs="+", default=[5, 3], help="(default: 5 3)")
+    group.add_argument("--pool-sizes", **number, nargs="+", default=[3, 2], help="(default: 3 2)")
+    group.add_argument("--dense-units", **number, default=128, help="(default: 128)")
     functions = ("relu", "gelu", "silu", "tanh")
-    add("--activation", choices=functions, default="relu", help="of the layers (default: relu)")
-
-    add = parser.add_argument_group("training").add_argument
-    add("--epochs", type=count, default=5, help="more take longer and err less (default: 5)")
-    add("--batch-size", type=between(int, 1, 65536), default=128, help="images (default: 128)")
-    add("--learning-rate", type=between(float, 1e-9, 1e9), help="its peak (default: each its own)")
-    add("--optimizer", choices=OPTIMIZERS, default="adam", help="takes the steps (default: adam)")
-    add("--augment", action=on_or_off, default=True, help="warp images, vary pens (default: on)")
-    add("--seed", type=between(int, 0, 2**31 - 1), default=0, help="repeats a run (default: 0)")
-
-    group = parser.add_argument_group("your own images")
-    add_one_of = group.add_mutually_exclusive_group().add_argument
-    add_one_of("--predict", nargs="+", metavar="IMAGE", help="read images, or folders of them")
-    add_one_of("--draw", action="store_true", help="open a pad to draw digits on and see them read")
-    add = group.add_argument
-    add("--model", metavar="FILE", help="to read with (default: output/model.keras)")
-    add("--json", action="store_true", help="print one JSON object an image")
-
-    add = parser.add_argument_group("output").add_argument
-    add("--output-dir", default="output", metavar="DIR", help="for all files (default: output)")
-    add("--show", action=on_or_off, default=True, help="open windows, if possible (default: on)")
-    add("--resume", action="store_true", help="go on with the interrupted run in DIR")
+    group.add_argument("--activation", choices=functions, default="relu", help="(default: relu)")
+    group = parser.add_argument_group("training")
+    group.add_argument("--epochs", **number, default=5, help="passes over the images (default: 5)")
+    group.add_argument("--batch-size", **number, default=128, help="images a step (default: 128)")
+    group.add_argument("--optimizer", choices=OPTIMIZERS, default="adam", help="(default: adam)")
+    group.add_argument("--learning-rate", type=float, help="its peak (default: the optimizer's)")
+    group.add_argument("--no-augment", dest="augment", action="store_false", help="change no image")
+    group.add_argument("--seed", type=int, default=0, help="repeats a run (default: 0)")
+    group = parser.add_argument_group("instead of a new training").add_mutually_exclusive_group()
+    group.add_argument("--resume", action="store_true", help="go on with the interrupted one")
+    group.add_argument("--evaluate", action="store_true", help="evaluate the trained network")
+    group.add_argument("--predict", type=Path, nargs="+", metavar="IMAGE", help="or a folder")
+    group.add_argument("--draw", action="store_true", help="open a pad to draw digits on")
+    group = parser.add_argument_group("files and windows")
+    group.add_argument("--output-dir", type=Path, default="output", help="(default: output)")
+    group.add_argument("--model", type=Path, metavar="FILE", help="(default: model.keras there)")
+    group.add_argument("--json", action="store_true", help="print what is read as JSON")
+    group.add_argument("--no-show", dest="show", action="store_false", help="open no windows")
 
     settings = parser.parse_args(words)
-    settings.model = settings.model or f"{settings.output_dir}/model.keras"
-    settings.learning_rate = settings.learning_rate or OPTIMIZERS[settings.optimizer][1]
+    if not len(settings.filters) == len(settings.kernel_sizes) == len(settings.pool_sizes):
+        parser.error("--filters, --kernel-sizes and --pool-sizes take as many numbers each")
+    if settings.learning_rate is None:
+        settings.learning_rate = OPTIMIZERS[settings.optimizer][1]
+    if not 0 < settings.learning_rate < math.inf:
+        parser.error(f"--learning-rate {settings.learning_rate} is not a number above 0")
+    if settings.seed not in range(2**32):
+        parser.error(f"--seed {settings.seed} is not a whole number from 0 to {2**32 - 1}")
+    if settings.model and not (settings.evaluate or settings.predict or settings.draw):
+        parser.error("--model is for --evaluate, --predict and --draw; training makes a new one")
+    settings.model = settings.model or settings.output_dir / "model.keras"
     return settings
 
 
-def learned_by(settings):
-    """Return the settings that decide what a run learns, a dict from flag to value."""
-    values = {name: value for name, value in vars(settings).items() if name not in NOT_LEARNED}
-    return {"--" + name.replace("_", "-"): value for name, value in values.items()}
+if __name__ == "__main__":
+    SETTINGS = parse_settings()  # before TensorFlow takes seconds to load: --help answers at once
 
 
-def command_line(settings):
-    """Return the command that repeats a run, with every setting spelled out."""
-    words = ["python", "digit_recognition.py"]
-    for flag, value in learned_by(settings).items():
-        if value is True:
-            words.append(flag)
-        elif value is False:
-            words.append(flag.replace("--", "--no-"))
-        elif value is not None:
-            words += [flag, *map(str, np.atleast_1d(value))]
-    return shlex.join(words)
+os.environ["KERAS_BACKEND"] = "tensorflow"
+# oneDNN is off by default without AVX-512, where it takes a step from 49 to 36 ms.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+STDERR = os.dup(2)
+os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # where TensorFlow greets, whatever its log level
+try:
+    import keras
+    import tensorflow as tf
+finally:
+    os.dup2(STDERR, 2)
+import matplotlib.pyplot as plt
+import numpy as np
+from keras import layers
+from matplotlib.backends import BackendFilter, backend_registry
+from matplotlib.patches import Rectangle
+from matplotlib.widgets import Button, LassoSelector
+from PIL import Image, ImageDraw, ImageOps
+from scipy import ndimage
+from scipy.stats import binomtest
+from sklearn.metrics import ConfusionMatrixDisplay, classification_report, log_loss
+from sklearn.model_selection import train_test_split
 
 
 class InputError(ValueError):
     """What was given cannot be used; one sentence says what, why, and what to do."""
 
 
-def reason(error):
-    """Return in one line why something failed."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(text.split())[:400]  # Keras and h5py can fill a page
-
-
-def import_tensorflow():
-    """Import TensorFlow and Keras without their greetings; --help need not wait for it."""
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # oneDNN is off by default without AVX-512, where it takes a step from 49 to 36 ms.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    # TensorFlow greets on file descriptor 2 before its logging can be configured.
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as greetings:
-        os.dup2(greetings.fileno(), 2)
-        try:
-            import keras  # noqa: F401
-        except Exception:
-            greetings.seek(0)
-            os.write(stderr, greetings.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-
-
 # ---------------------------------------------------------------------------------------- Data
 BUNDLED_DATA = Path(__file__).resolve().parent / "data" / "mnist.npz"
-ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-# In the order of ARRAYS; what MNIST calls t10k, EMNIST calls test.
-IDX_FILES = ("*train-images*", "*train-labels*", "*[kt]-images*", "*[kt]-labels*")
-DATA_FORMS = f"--data takes an .npz with {', '.join(ARRAYS)}, or a folder with IDX files: "
-DATA_FORMS += "train-images-idx3-ubyte and its three companions, plain or .gz"
-MAX_BYTES = 2 << 30  # more is a damaged or hostile file, not a data set for this script
 
 
-def read_idx(path):
-    """Return the uint8 array in an IDX file, plain or .gz (yann.lecun.com/exdb/mnist)."""
-    opened = gzip.open if path.suffix == ".gz" else open
+def load_mnist():
+    """Return MNIST, (x_train, y_train), (x_test, y_test); InputError if it cannot be had."""
     try:
-        with opened(path, "rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if content[:4] not in (b"\0\0\x08\x01", b"\0\0\x08\x03"):
-            raise ValueError("its magic number is not that of IDX images or labels")
-        shape = np.frombuffer(content, ">u4", count=content[3], offset=4)
-        return np.frombuffer(content, np.uint8, offset=4 + shape.nbytes).reshape(shape)
-    except Exception as error:  # damaged bytes make gzip, zlib and NumPy raise many kinds
-        raise ValueError(f"{path.name}: {reason(error)}") from None
-
-
-def read_arrays(source):
-    """Return the four arrays of a data set, in the order of ARRAYS."""
-    if source.is_dir():
-        return [read_idx(min(source.glob(name), default=source / name)) for name in IDX_FILES]
-    if source == BUNDLED_DATA and not source.exists():
-        import keras
-
-        training, test = keras.datasets.mnist.load_data()
-        return [*training, *test]
-    with zipfile.ZipFile(source) as archive:
-        if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
-            raise ValueError("it unpacks to more than 2 GiB")
-    with np.load(source, allow_pickle=False) as stored:
-        return [stored[name] for name in ARRAYS]
-
-
-def as_images(array, name):
-    """Return images as uint8 (n, height, width, 1), from 0 to 255; ValueError if they are none."""
-    if array.ndim == 3:
-        array = array[..., np.newaxis]
-    if array.dtype.kind not in "buif" or array.ndim != 4 or array.shape[3] != 1 or not array.size:
-        raise ValueError(f"{name} is {array.dtype} {array.shape}, not grey (n, height, width)")
-    if not 0 <= array.min() <= array.max() <= 255:
-        raise ValueError(f"{name} has pixels that are not from 0 to 255")
-    if array.dtype.kind in "bf" and array.max() <= 1:
-        array = np.rint(array * np.float32(255))
-    return array.astype(np.uint8, copy=False)
-
-
-def as_labels(array, name, count):
-    """Return labels or one-hot rows as int64 (count,); ValueError if they are none."""
-    numeric = array.dtype.kind in "buif"
-    if numeric and array.ndim == 2 and array.shape[1] > 1:
-        one_hot = np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()
-        if one_hot:
-            array = array.argmax(axis=1)
-    fits = array.shape in ((count,), (count, 1))
-    if not numeric or not fits or not np.isin(array, range(1000)).all():
-        form = f"{count} whole numbers from 0 to 999, or one-hot rows"
-        raise ValueError(f"{name} is {array.dtype} {array.shape}, not {form}")
-    return array.ravel().astype(np.int64)
+        if not BUNDLED_DATA.exists():
+            return keras.datasets.mnist.load_data()
+        with np.load(BUNDLED_DATA) as stored:
+            training = stored["x_train"], stored["y_train"]
+            return training, (stored["x_test"], stored["y_test"])
+    except Exception as error:  # a failed download and damaged bytes raise many kinds
+        raise InputError(f"{BUNDLED_DATA}: {error}; restore it, or delete what is left") from None
 
 
 def load_data(path=None, limit=None):
-    """Return x_train, y_train, x_test, y_test, classes: MNIST, or the data set at path.
+    """Return (x_train, y_train), (x_test, y_test), classes: of MNIST, or of the data set at path.
 
-    Images are uint8 (n, height, width, 1), labels int64 (n,) from 0 to classes - 1, the first
-    limit of each part. Raises InputError naming what cannot be used.
+    Images are uint8 (n, height, width, 1), labels int64 (n,): the first limit of each part.
     """
-    source = Path(path or BUNDLED_DATA)
-    try:
-        x_train, y_train, x_test, y_test = read_arrays(source)
-        x_train, x_test = as_images(x_train, "x_train"), as_images(x_test, "x_test")
-        y_train = as_labels(y_train, "y_train", len(x_train))
-        y_test = as_labels(y_test, "y_test", len(x_test))
-        if len(x_train) < 24 or y_train.min() == y_train.max():
-            raise ValueError("it has fewer than 24 training images, or one label only")
-        if x_train.shape[1:] != x_test.shape[1:] or y_test.max() > y_train.max():
-            raise ValueError("its test images have another size or labels above those in training")
-    except Exception as error:  # damaged bytes make zipfile and NumPy raise many kinds
-        lacking = "" if path or source.exists() else "no such file, nor a download: "
-        raise InputError(f"{source}: {lacking}{reason(error)}; {DATA_FORMS}") from None
-    classes = int(y_train.max()) + 1
-    return x_train[:limit], y_train[:limit], x_test[:limit], y_test[:limit], classes
+    (x_train, y_train), (x_test, y_test) = read_data_set(Path(path)) if path else load_mnist()
+    classes = max(2, int(y_train.max()) + 1)
+    training = x_train[:limit, ..., np.newaxis], y_train[:limit].astype(np.int64)
+    test = x_test[:limit, ..., np.newaxis], y_test[:limit].astype(np.int64)
+    return training, test, classes
 
 
 def split_validation(images, labels):
     """Return (images, labels) to train on and, the same in every run, (images, labels) held out."""
-    from sklearn.model_selection import train_test_split
-
+    if len(images) < 12:
+        raise InputError(f"there are {len(images)} images to train on; 12 are needed at least")
     held_out = min(5000, len(images) // 12)
     parts = train_test_split(images, labels, test_size=held_out, random_state=0)
     x_train, x_validation, y_train, y_validation = parts
@@ -269,323 +165,158 @@ def split_validation(images, labels):
 
 
 # --------------------------------------------------------------------------------------- Model
-def normalization():
-    """Return a layer that brings each feature to mean 0 and deviation 1, and learns no weights.
-
-    Batch normalization (Ioffe and Szegedy, 2015), without offset or scale: by the batch in
-    training, then by its average. Of training images whose writers were held out, the network reads
-    99.53 % with it, and a first pooling by 3, in half the time in which it reads 99.44 % without.
-    """
-    from keras.layers import BatchNormalization
-
-    # The average follows within ten steps, or a run of few steps would end before it had.
-    return BatchNormalization(center=False, scale=False, momentum=0.9)
-
-
-def convolution_blocks(image_shape, settings):
-    """Return the layers of the blocks: convolution, pooling, normalization and activation.
-
-    Max pooling commutes with functions that only rise, as ReLU and tanh do, though not gelu and
-    silu, and is a tenth faster before them.
-    """
-    from keras.layers import Activation, Conv2D, MaxPooling2D
-
-    layers, size = [], min(image_shape[:2])
-    # The first pooling by 3 in place of 2 halves the time; in a short run it validates as well.
-    kernel_size, pool_size = settings.kernel_size, settings.pool_size
-    for filters in settings.filters:
-        # Small images keep their border, or a further block would have nothing to see.
-        padding = "valid" if size >= 2 * kernel_size else "same"
-        if padding == "valid":
-            size -= kernel_size - 1
-        size = math.ceil(size / pool_size)
-        layers.append(Conv2D(filters, kernel_size, padding=padding, use_bias=False))
-        layers.append(MaxPooling2D(pool_size, padding="same"))
-        layers.append(normalization())
-        layers.append(Activation(settings.activation))
-        # On a pooled image, kernels of 3 take a fifth less time than those of 5.
-        kernel_size, pool_size = 3, 2
-    return layers
-
-
 def build_model(image_shape, classes, settings):
     """Return an untrained Keras model: raw pixels (n, height, width, 1) in, probabilities out."""
-    from keras import Input, Sequential
-    from keras.layers import Activation, Dense, Flatten, Rescaling
-
-    layers = [
-        Input(image_shape, name="pixels"),
-        Rescaling(1 / 255),
-        *convolution_blocks(image_shape, settings),
-        Flatten(),
-        Dense(settings.dense_units, use_bias=False),
-        normalization(),
-        Activation(settings.activation),
-        Dense(classes, activation="softmax", name="probabilities"),
-    ]
-    return Sequential(layers, name="digit_recognition")
-
-
-def compile_model(model, image_count, settings):
-    """Give the model a loss, a metric and an optimizer for image_count images an epoch.
-
-    Its learning rate climbs for a fifth of the steps, then falls to 0 along a cosine.
-    """
-    import keras
-    import tensorflow as tf
-
-    name, _, options = OPTIMIZERS[settings.optimizer]
-    steps = settings.epochs * (image_count // min(settings.batch_size, image_count))
-    warmup = max(1, steps // 5)
-    peak, decay = settings.learning_rate, max(1, steps - warmup)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, decay_steps=decay, warmup_target=peak, warmup_steps=warmup
-    )
-    model.compile(
-        optimizer=getattr(keras.optimizers, name)(schedule, **options),
-        # 0.1 and 0.15 read as many digits of held-out writers, within the spread between seeds.
-        loss=keras.losses.CategoricalCrossentropy(label_smoothing=0.05),
-        metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
-        # Sixteen steps a call spare Python's overhead, but fail on several devices in Keras 3.15.
-        steps_per_execution=1 if tf.distribute.has_strategy() else 16,
-    )
-    # Variables made while the first step is traced would have it traced again: a second more.
-    model.optimizer.build(model.trainable_variables)
-
-
-@functools.cache
-def load_model(path):
-    """Return the Keras model in a .keras file (its code is never run); InputError if unfit.
-
-    A path is read once in a process: to use what was trained since, pass read_digits a model.
-    """
-    if not Path(path).exists():
-        raise InputError(f"{path}: no such model; train it first: python digit_recognition.py")
-    import_tensorflow()
-    import keras
-
-    try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-        if model.input_shape[1:] != (28, 28, 1):
-            raise ValueError(f"it takes images of shape {model.input_shape[1:]}, not (28, 28, 1)")
-    except Exception as error:  # a file that is no model raises whatever Keras and h5py think of
-        raise InputError(f"{path}: {reason(error)}; name a trained model with --model") from None
+    # Batch normalization (Ioffe and Szegedy, 2015) without weights: of other writers' images, the
+    # network reads 99.53 % with it in half the time in which it reads 99.44 % without. Momentum is
+    # low, since the averages of means and deviations have to follow within a short run.
+    normalization = {"center": False, "scale": False, "momentum": 0.5}
+    model = keras.Sequential(name="digit_recognition")
+    model.add(keras.Input(image_shape, name="pixels"))
+    model.add(layers.Rescaling(1 / 255))
+    blocks = zip(settings.filters, settings.kernel_sizes, settings.pool_sizes, strict=True)
+    for filters, kernel_size, pool_size in blocks:
+        _, height, width, _ = model.output_shape
+        if kernel_size > min(height, width):
+            left = f"{height} x {width} of the images' {image_shape[0]} x {image_shape[1]} pixels"
+            raise InputError(f"--kernel-sizes: {kernel_size} is too large where {left} are left")
+        model.add(layers.Conv2D(filters, kernel_size, use_bias=False))
+        # ReLU and pooling may change places; pooling first is a tenth faster.
+        model.add(layers.MaxPooling2D(pool_size, padding="same"))
+        model.add(layers.BatchNormalization(**normalization))
+        model.add(layers.Activation(settings.activation))
+    model.add(layers.Flatten())
+    model.add(layers.Dense(settings.dense_units, use_bias=False))
+    model.add(layers.BatchNormalization(**normalization))
+    model.add(layers.Activation(settings.activation))
+    model.add(layers.Dense(classes, activation="softmax", name="probabilities"))
     return model
 
 
+def compile_model(model, steps, settings):
+    """Compile: the learning rate climbs for a fifth of the steps, then falls along a cosine."""
+    warmup = max(1, steps // 5)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0,
+        warmup_target=settings.learning_rate,
+        warmup_steps=warmup,
+        decay_steps=max(1, steps - warmup),
+    )
+    name, _, options = OPTIMIZERS[settings.optimizer]
+    model.compile(
+        optimizer=getattr(keras.optimizers, name)(schedule, **options),
+        loss="categorical_crossentropy",
+        metrics=["accuracy"],
+        steps_per_execution=16,  # spares Python's overhead
+    )
+
+
 # ------------------------------------------------------------------------------------ Training
-# Standard deviation of a pull in pixels of a 28 x 28 image: see warp. 0.6 validates better on
-# images of the writers who are trained on, by 0.1 points, and no better on those of others.
-WARP = 0.8
-# Rubber sheets a batch, fewer where they would not share it equally: as good as one an image, for a
-# third of the time.
-SHEETS = 16
-EVALUATION_BATCH = 500  # images that are read at once: divides 5,000 and 10,000
-UNFINISHED = "unfinished-"  # begins the name of the folder from which --resume goes on
-BACKUP = "training_metadata.json"  # what Keras writes there last at the end of an epoch
+LABEL_SMOOTHING = 0.05  # 0.1 and 0.15 read as many digits of held-out writers
 
 
-def warp(images, seed, sheets):
-    """Return images (n, height, width, 1) as if printed on rubber sheets that are pulled about.
+def warp(images, seed):
+    """Return images (n, height, width, 1), each shifted, turned, scaled and slanted a little.
 
-    A sheet carries an equal part of the batch and is pulled at 4 x 4 points, which shifts, turns,
-    scales, slants and bends it at once (elastic distortions: Simard et al., 2003).
+    The pixel at p, (x, y), shows what was at matrix (p - centre) + centre + shift.
     """
-    import tensorflow as tf
-
-    _, height, width, _ = images.shape
-    pulls = tf.random.stateless_normal((sheets, 4, 4, 2), seed, stddev=WARP * width / 28)
-    pulls = tf.image.resize(pulls, (height, width), "bicubic")
-    rows = pulls[..., 0] + tf.range(height, dtype="float32")[:, tf.newaxis]
-    columns = pulls[..., 1] + tf.range(width, dtype="float32")
-    rows = tf.reshape(rows, (sheets, height * width))
-    columns = tf.reshape(columns, (sheets, height * width))
-
-    pixels = tf.reshape(tf.cast(images, "float32"), (sheets, -1, height * width))
-    pixels = tf.transpose(pixels, (0, 2, 1))  # sheets, places, images of a sheet
-    warped = 0.0
-    # A warped pixel is the bilinear mean of the four pixels around the place it is pulled from.
-    for row in (tf.floor(rows), tf.floor(rows) + 1):
-        for column in (tf.floor(columns), tf.floor(columns) + 1):
-            weight = (1 - abs(rows - row)) * (1 - abs(columns - column))
-            inside_row = tf.clip_by_value(row, 0, height - 1)
-            inside_column = tf.clip_by_value(column, 0, width - 1)
-            place = tf.cast(inside_row * width + inside_column, "int32")
-            warped += weight[..., tf.newaxis] * tf.gather(pixels, place, batch_dims=1)
-    return tf.reshape(tf.transpose(warped, (0, 2, 1)), tf.shape(images))
+    count, height, width, _ = images.shape
+    centre = tf.constant([(width - 1) / 2, (height - 1) / 2])
+    matrix = tf.eye(2) + tf.random.stateless_normal((count, 2, 2), seed, stddev=0.08)
+    shift = tf.random.stateless_normal((count, 2), seed + 1, stddev=width / 28)
+    offset = shift + centre - tf.linalg.matvec(matrix, centre)
+    # Keras takes eight numbers an image: two rows of matrix and offset, then two zeros.
+    rows = tf.concat([matrix, offset[..., tf.newaxis]], axis=2)
+    transforms = tf.pad(tf.reshape(rows, (count, 6)), [[0, 0], [0, 2]])
+    return keras.ops.image.affine_transform(images, transforms)
 
 
 def change_pens(images, seed):
-    """Return images (n, height, width, 1), half of them as if each were written with another pen.
-
-    A power of the grey levels makes strokes and their soft edges wider or narrower. With it, the
-    network reads 92 % of scikit-learn's digits, scaled to 20 x 20 only, and 87 % without.
-    """
-    import tensorflow as tf
-
-    half = len(images) // 2
+    """Return images (n, height, width, 1), half of them as if written with another pen each."""
+    # Powers of grey levels, from 1/4 to 4, make strokes and their soft edges wider or narrower.
+    half = images.shape[0] // 2
     powers = 4 ** tf.random.stateless_uniform((half, 1, 1, 1), seed, -1, 1)
     return tf.concat([255 * (images[:half] / 255) ** powers, images[half:]], axis=0)
 
 
-def training_batches(images, labels, epoch, settings):
-    """Return a tf.data.Dataset of the shuffled and warped batches of one epoch.
+def training_batches(images, labels, settings):
+    """Return a Dataset of shuffled batches of images and one-hot labels, changed in each epoch."""
+    batch_size = min(settings.batch_size, len(images))
+    # Smoothed here, not in the loss, so that the validation's loss is that of true labels.
+    labels = (1 - LABEL_SMOOTHING) * labels + LABEL_SMOOTHING / labels.shape[1]
+    images, labels = tf.constant(images), tf.constant(labels, "float32")
 
-    Seed, epoch (an int64 tf.Variable) and place alone decide what a batch holds, so that a
-    resumed run sees what an uninterrupted one would have seen.
-    """
-    import tensorflow as tf
-
-    count = len(images)
-    batch_size = min(settings.batch_size, count)
-    images, labels = tf.constant(images), tf.constant(labels)
-
-    def make_batch(start):
-        positions = tf.range(start, start + batch_size)
-        chosen = tf.random.experimental.index_shuffle(positions, [settings.seed, epoch], count - 1)
-        batch = tf.ensure_shape(tf.gather(images, chosen), (batch_size, *images.shape[1:]))
+    def make_batch(places, seed):
+        places = tf.ensure_shape(places, batch_size)
+        batch = tf.cast(tf.gather(images, places), "float32")
         if settings.augment:
-            seen_before = epoch * count + start
-            batch = warp(batch, [settings.seed, seen_before], math.gcd(batch_size, SHEETS))
-            # The other way round, or both would draw the same numbers.
-            batch = change_pens(batch, [seen_before, settings.seed])
-        return batch, tf.gather(labels, chosen)
+            batch = warp(batch, seed)
+            batch = change_pens(batch, seed + 2)
+        return batch, tf.gather(labels, places)
 
-    starts = tf.data.Dataset.range(0, count - batch_size + 1, batch_size)
+    # Places are shuffled, which is faster than images, and each batch comes with a random seed.
+    places = tf.data.Dataset.range(len(images)).shuffle(len(images), settings.seed)
+    places = places.batch(batch_size, drop_remainder=True)
+    seeds = tf.data.Dataset.random(settings.seed, rerandomize_each_iteration=True).batch(2)
+    batches = tf.data.Dataset.zip(places, seeds).map(make_batch).prefetch(2)
     options = tf.data.Options()
     # Autotuning sleeps for 10, 20, 40 ... ms and each epoch's end waits: 10.2 s in place of 6.5.
     options.autotune.enabled = False
-    return starts.map(make_batch).prefetch(2).with_options(options)
+    return batches.with_options(options)
 
 
-def choose_strategy():
-    """Return the tf.distribute strategy: where there are several GPUs, all of them train."""
-    import tensorflow as tf
+def train(model, batches, validation, settings):
+    """Train the compiled model on the batches; return {name: list of a figure an epoch}.
 
-    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    if len(devices) == 1:
-        return tf.distribute.get_strategy()
-    return tf.distribute.MirroredStrategy([device.name for device in devices])
-
-
-def unfinished_folders(settings):
-    """Return the folders from which --resume could go on, in the order of their last use."""
-    backups = Path(settings.output_dir).glob(f"{UNFINISHED}*/{BACKUP}")
-    return sorted((backup.parent for backup in backups), key=os.path.getmtime)
-
-
-def interrupted_run(settings):
-    """Return the folder from which --resume goes on; InputError if it cannot."""
-    try:
-        folder = unfinished_folders(settings)[-1]
-        earlier = json.loads((folder / "settings.json").read_text())
-    except (IndexError, OSError, ValueError):
-        raise InputError(f"{settings.output_dir}: nothing to resume, omit --resume") from None
-    for flag, value in learned_by(settings).items():
-        if earlier.get(flag) != value:
-            change = f"{flag} was {earlier.get(flag)}, now {value}"
-            raise InputError(f"--resume: {change}; make it the same")
-    return folder
-
-
-@contextlib.contextmanager
-def unfinished_folder(settings):
-    """Yield a folder for what a run needs to go on after an interruption.
-
-    The folder is removed when the run is complete, or is cut short before its first epoch is. A
-    complete run also removes what older runs have left there.
+    With --resume, goes on after the last whole epoch of the run that was interrupted. Raises
+    InputError if it cannot, or if the loss becomes NaN.
     """
-    if settings.resume:
-        folder = interrupted_run(settings)
-    else:
-        folder = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=settings.output_dir))
-        (folder / "settings.json").write_text(json.dumps(learned_by(settings)))
-    began = folder.stat().st_mtime
+    unfinished = settings.output_dir / "unfinished"
+    if not settings.resume:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    elif not any(unfinished.glob("*.json")):
+        raise InputError(f"{unfinished}: there is no interrupted run; omit --resume")
+    backup = keras.callbacks.BackupAndRestore(unfinished, delete_checkpoint=False)
     try:
-        yield folder
-        (folder / BACKUP).unlink()
-        for other in folder.parent.glob(UNFINISHED + "*"):
-            with contextlib.suppress(FileNotFoundError):  # another run has just removed it
-                if other.stat().st_mtime < began:  # untouched since: no run is at work in it
-                    shutil.rmtree(other)
-    finally:
-        if not (folder / BACKUP).exists():
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def read_history(path):
-    """Return what a CSVLogger wrote, a structured array with a row an epoch, from epoch 1."""
-    rows = np.genfromtxt(path, delimiter=",", names=True, ndmin=1)
-    rows["epoch"] += 1
-    # A run killed between an epoch's row and its backup repeats the epoch: its last row counts.
-    last_rows = {row["epoch"]: row for row in rows}
-    return np.array(list(last_rows.values()))
-
-
-def train(model, training, validation, folder, settings):
-    """Train the compiled model, going on from the folder's backup; return history and seconds.
-
-    training, validation: (images, one-hot labels); history: see read_history; seconds: (wall, CPU).
-    Raises InputError if the backup is damaged, FloatingPointError if the loss becomes NaN.
-    """
-    import tensorflow as tf
-    from keras import callbacks
-
-    epoch = tf.Variable(0, dtype="int64")
-    backup = callbacks.BackupAndRestore(folder, double_checkpoint=True, delete_checkpoint=False)
-    backup.set_model(model)
-    try:
-        backup.on_train_begin()  # as fit does, but here a damaged backup can be named
-    except Exception as error:  # a damaged file makes h5py and Keras raise many kinds
-        raise InputError(f"{folder}: {reason(error)}; nothing to resume, omit --resume") from None
-    mark_epoch = callbacks.LambdaCallback(
-        on_epoch_begin=lambda number, logs: epoch.assign(number),
-        on_epoch_end=lambda number, logs: os.utime(folder),  # a sign that it is in use
-    )
-    table = callbacks.CSVLogger(folder / "history.csv", append=True)
-    began, cpu_began = time.perf_counter(), time.process_time()
-    model.fit(
-        training_batches(*training, epoch, settings),
-        epochs=settings.epochs,
-        shuffle=False,  # training_batches does
-        validation_data=validation,
-        validation_batch_size=EVALUATION_BATCH,
-        callbacks=[mark_epoch, callbacks.TerminateOnNaN(), table, backup],
-        verbose=1 if sys.stdout.isatty() else 2,  # a bar, or a line an epoch
-    )
-    seconds = (time.perf_counter() - began, time.process_time() - cpu_began)
-    history = read_history(folder / "history.csv")
-    if not math.isfinite(history["loss"][-1]):
-        (folder / BACKUP).unlink(missing_ok=True)
-        raise FloatingPointError("the loss is NaN or infinite; lower --learning-rate")
-    return history, seconds
+        history = model.fit(
+            batches,
+            epochs=settings.epochs,
+            shuffle=False,  # training_batches does
+            validation_data=validation,
+            validation_batch_size=500,
+            callbacks=[keras.callbacks.TerminateOnNaN(), backup],
+            verbose=1 if sys.stdout.isatty() else 2,  # a bar, or a line an epoch
+        )
+    except ValueError:  # Keras's, of weights that do not fit
+        raise InputError(f"{unfinished} is of another network; repeat its options") from None
+    if not history.epoch:
+        raise InputError("--resume: all epochs are trained; ask for more with --epochs")
+    if not np.isfinite(history.history["loss"]).all():
+        raise InputError("the loss became NaN or infinite; lower --learning-rate")
+    return {"epoch": [epoch + 1 for epoch in history.epoch], **history.history}
 
 
 # ---------------------------------------------------------------------------------- Evaluation
-def evaluate(probabilities, labels):
-    """Return the test metrics, a dict, and a text: scikit-learn's report, then loss and accuracy.
-
-    probabilities: float (n, classes); labels: int (n,). The 95 % interval is Wilson's (1927).
-    """
-    from sklearn.metrics import classification_report, log_loss
-
+def score(probabilities, labels):
+    """Return test metrics, a dict, and their report of probabilities (n, classes), labels (n,)."""
     count, every_label = len(labels), range(probabilities.shape[1])
     predicted = probabilities.argmax(axis=1)
-    right = int((predicted == labels).sum())
-    interval = scipy.stats.binomtest(right, count).proportion_ci(method="wilson")
+    wrong = int((predicted != labels).sum())
+    accuracy = 1 - wrong / count
+    interval = binomtest(count - wrong, count).proportion_ci(method="wilson")
     loss = log_loss(labels, probabilities, labels=every_label)
     options = {"labels": every_label, "zero_division": 0}
     report = classification_report(labels, predicted, digits=4, **options)
     metrics = {
-        "test_accuracy": right / count,
+        "test_accuracy": accuracy,
         "test_interval": [interval.low, interval.high],
-        "test_errors": count - right,
+        "test_errors": wrong,
         "test_images": count,
         "test_loss": loss,
         "report": classification_report(labels, predicted, output_dict=True, **options),
     }
     spread = f"95 % interval {100 * interval.low:.2f}-{100 * interval.high:.2f} %"
-    answer = f"{100 * right / count:.2f} % ({count - right} of {count} wrong, {spread})"
+    answer = f"{100 * accuracy:.2f} % ({wrong} of {count} wrong, {spread})"
     return metrics, f"{report}\nTest loss: {loss:.4f}\nTest accuracy: {answer}"
 
 
@@ -593,19 +324,27 @@ def evaluate(probabilities, labels):
 BLUE, ORANGE = "#0072b2", "#d55e00"  # colour-blind people tell these apart (Okabe and Ito, 2008)
 
 
-def plot_history(figure, history):
-    """Draw training and validation accuracy and loss over the epochs."""
+def new_figure(title, width, height):
+    """Return an empty figure of so many inches, whose window is named by its title."""
+    return plt.figure(title, (width, height), layout="constrained", clear=True)
+
+
+def plot_history(history):
+    """Return a figure of training and validation accuracy and loss over the epochs."""
+    figure = new_figure("Training curves", 10, 4)
     for axis, name in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
-        axis.plot(history["epoch"], history[name], "o-", color=BLUE, label="training")
+        axis.plot(history["epoch"], history[name], "o-", color=BLUE, label="training, changed")
         axis.plot(history["epoch"], history[f"val_{name}"], "s--", color=ORANGE, label="validation")
         axis.set(xlabel="epoch", ylabel=name, title=f"{name.capitalize()} over the epochs")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         axis.legend()
+    return figure
 
 
-def plot_digits(figure, title, images, labels, probabilities):
-    """Draw up to 28 images with predicted and true labels; wrong ones in orange."""
+def plot_digits(title, images, labels, probabilities):
+    """Return a figure of up to 28 images with predicted and true labels; wrong ones in orange."""
+    figure = new_figure(title, 10, 6.5)
     figure.suptitle(title)
     axes = figure.subplots(4, 7, subplot_kw={"frame_on": False, "xticks": [], "yticks": []})
     for axis, image, label, row in zip(axes.flat, images, labels, probabilities, strict=False):
@@ -614,95 +353,234 @@ def plot_digits(figure, title, images, labels, probabilities):
         axis.imshow(image[..., 0], cmap="gray_r")
         text = f"predicted {predicted}, true {label}\n{row.max():.1%}{mark}"
         axis.set_title(text, fontsize=9, color=color)
+    return figure
 
 
-def plot_confusion(figure, labels, predicted, classes):
-    """Draw how often each of the labels, int (n,), was taken for which of the classes."""
-    from matplotlib.colors import PowerNorm
-    from sklearn.metrics import ConfusionMatrixDisplay
+def plot_mistakes(images, labels, probabilities):
+    """Return a figure of the images that were taken for another digit with most confidence."""
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    worst = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
+    return plot_digits("The worst mistakes", images[worst], labels[worst], probabilities[worst])
 
-    axis = figure.subplots()
-    # The cube root lets a single mistake be seen beside a diagonal of a thousand.
-    look = {"cmap": "Blues", "colorbar": False, "im_kw": {"norm": PowerNorm(1 / 3)}}
+
+def plot_confusion(labels, probabilities):
+    """Return a figure of how often each of the labels was taken for which."""
+    classes = probabilities.shape[1]
+    side = min(max(6.5, 0.6 * classes), 30)  # a laptop's screen shows seven inches
+    figure = new_figure("Confusion matrix", side, side)
     display = ConfusionMatrixDisplay.from_predictions(
-        labels, predicted, labels=range(classes), values_format="d", ax=axis, **look
+        labels,
+        probabilities.argmax(axis=1),
+        labels=range(classes),
+        ax=figure.subplots(),
+        cmap="Blues",
+        colorbar=False,
+        im_kw={"norm": "symlog"},  # a single mistake is seen beside a diagonal of 1,000
     )
     for text in display.text_[display.confusion_matrix == 0]:
         text.remove()
-    axis.set(xlabel="predicted label", ylabel="true label")
-    axis.set_title("Test images by true and predicted label")
+    display.ax_.set_title("Test images by true and predicted label")
+    return figure
 
 
-def draw_figures(history, images, labels, probabilities):
-    """Return the figures of a run, a dict from file name to Matplotlib figure."""
-    import matplotlib.pyplot as plt
+# ------------------------------------------------------------------------------- The whole run
+def train_and_evaluate(settings):
+    """Load, build, train, evaluate, plot, save, print: the whole job."""
+    (x_train, y_train), test, classes = load_data(settings.data, settings.limit)
+    training, validation = split_validation(x_train, keras.utils.to_categorical(y_train, classes))
+    keras.utils.set_random_seed(settings.seed)
+    model = build_model(x_train.shape[1:], classes, settings)
+    settings.output_dir.mkdir(parents=True, exist_ok=True)
+    batches = training_batches(*training, settings)
+    compile_model(model, settings.epochs * len(batches), settings)
+    model.summary()
+    print(f"Training on {len(training[0])} images, validating on {len(validation[0])}", flush=True)
+    began, cpu_began = time.perf_counter(), time.process_time()
+    history = train(model, batches, validation, settings)
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
 
-    classes = probabilities.shape[1]
-    predicted = probabilities.argmax(axis=1)
-    wrong = np.flatnonzero(predicted != labels)
-    worst = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
-    look = {"layout": "constrained", "clear": True}
-    side = max(6.5, 0.6 * classes)  # inches of 100 pixels: a laptop screen shows seven
+    metrics, report, figures = evaluate(model, *test)
+    metrics |= {"train_seconds": seconds, "train_cpu_seconds": cpu_seconds}
+    figures["training_curves.png"] = plot_history(history)
+    with replacing(settings.output_dir) as folder:
+        model.save(folder / "model.keras")
+        table, header = np.column_stack(list(history.values())), ",".join(history)
+        np.savetxt(folder / "history.csv", table, "%.6g", ",", header=header, comments="")
+        save_results(folder, "metrics.json", metrics, figures, settings)
+    shutil.rmtree(settings.output_dir / "unfinished")
+    print(f"Saved in {settings.output_dir}\n{report}", flush=True)
 
-    curves = plt.figure("Training curves", figsize=(10, 4), **look)
-    plot_history(curves, history)
-    samples = plt.figure("Sample predictions", figsize=(10, 6.5), **look)
-    plot_digits(samples, "The first test images", images, labels, probabilities)
-    matrix = plt.figure("Confusion matrix", figsize=(side, side), **look)
-    plot_confusion(matrix, labels, predicted, classes)
-    mistakes = plt.figure("Mistakes", figsize=(10, 6.5), **look)
-    shown = (images[worst], labels[worst], probabilities[worst])
-    plot_digits(mistakes, "The most confident mistakes", *shown)
-    return {
-        "training_curves.png": curves,
-        "sample_predictions.png": samples,
-        "confusion_matrix.png": matrix,
-        "mistakes.png": mistakes,
+
+def evaluate(model, images, labels):
+    """Return test metrics, a dict, their report, a text, and figures, a dict by file name."""
+    model.steps_per_execution = 1  # sixteen, as in training, cost predict half a second to trace
+    probabilities = model.predict(images, batch_size=500, verbose=0)
+    metrics, report = score(probabilities, labels)
+    metrics["parameters"] = model.count_params()
+    figures = {
+        "sample_predictions.png": plot_digits("Test images", images, labels, probabilities),
+        "confusion_matrix.png": plot_confusion(labels, probabilities),
+        "mistakes.png": plot_mistakes(images, labels, probabilities),
     }
+    return metrics, report, figures
 
 
-def plot_readings(figure, readings):
-    """Draw a row for each of {path: Reading}: the original with boxes, what the network saw."""
-    from matplotlib.patches import Rectangle
+@contextlib.contextmanager
+def replacing(folder):
+    """Yield a new folder; if the block ends well, its files take the place of those in folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as fresh:
+        yield Path(fresh)
+        for file in Path(fresh).iterdir():
+            os.replace(file, folder / file.name)
 
-    axes = figure.subplots(len(readings), 2, squeeze=False, subplot_kw={"xticks": [], "yticks": []})
-    for (original, seen), (path, reading) in zip(axes, readings.items(), strict=True):
-        image, side = open_grey(path)
-        width, height = side * np.array(image.size) / max(image.size)
-        original.imshow(image, cmap="gray", extent=(0, width, height, 0))
-        original.set_title(path.name, fontsize=9, parse_math=False)
-        best, labels = reading.probabilities.max(axis=1), reading.probabilities.argmax(axis=1)
-        for (left, top, *size), share, label in zip(reading.boxes, best, labels, strict=True):
-            color = BLUE if share >= CONFIDENT else ORANGE
-            original.add_patch(Rectangle((left, top), *size, fill=False, color=color))
-            original.text(left, top, label, color=color, fontsize=9, ha="right", va="bottom")
-        rows = np.split(reading.images, reading.row_starts)
-        page = np.zeros((28 * len(rows), 28 * max(map(len, rows))), np.uint8)
-        for number, row in enumerate(rows):
-            page[28 * number : 28 * number + 28, : 28 * len(row)] = np.hstack(row)
-        seen.imshow(page, cmap="gray_r")
-        seen.set_title("what the network saw", fontsize=9)
+
+def save_results(folder, name, metrics, figures, settings):
+    """Write metrics, and what repeats them, into a JSON file of that name, and figures."""
+    metrics = metrics | {
+        "settings": vars(settings),
+        "machine": f"{platform.platform()}, {os.cpu_count()} cores, Python {sys.version}",
+        "versions": {module.__name__: module.__version__ for module in (tf, keras, np)},
+    }
+    (folder / name).write_text(json.dumps(metrics, indent=1, default=str) + "\n")
+    for picture, figure in figures.items():
+        figure.savefig(folder / picture, dpi=120)
+
+
+# ---------------------------------------------------------------------------- Other data sets
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+# In that order. MNIST's test images are called t10k-images, those of other sets test-images.
+IDX_FILES = ("*train-images*", "*train-labels*", "*[kt]-images*", "*[kt]-labels*")
+DATA_FORM = "--data takes a folder of IDX files, or of pictures and tables, as NumPy arrays, "
+DATA_FORM += 'np.savez("set.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)'
+
+
+def read_idx(folder, pattern):
+    """Return the uint8 array in the folder's one IDX file (yann.lecun.com/exdb/mnist) that fits."""
+    names = sorted(file.name for file in folder.glob(pattern) if file.name[0] != ".")
+    if len({name.removesuffix(".gz") for name in names}) != 1:
+        raise ValueError(f"one file {pattern} is needed, found: {', '.join(names) or 'none'}")
+    opened = gzip.open if names[0].endswith(".gz") else open
+    with opened(folder / names[0], "rb") as file:
+        content = file.read()
+    if content[:3] != b"\0\0\x08":
+        raise ValueError(f"{names[0]} does not begin as IDX files of bytes do")
+    shape = np.frombuffer(content, ">u4", count=content[3], offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + shape.nbytes).reshape(shape)
+
+
+def check_part(images, labels):
+    """Return grey images as uint8 (n, height, width), labels as int64 (n,), or raise ValueError."""
+    if images.shape[3:] == (1,):
+        images = images[..., 0]
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        labels = labels.argmax(axis=1)
+    if images.ndim != 3 or images.size == 0 or labels.size != len(images):
+        raise ValueError(f"no (n, height, width) and (n,): {images.shape} and {labels.shape}")
+    if images.dtype.kind not in "buif" or not 0 <= images.min() <= images.max() <= 255:
+        raise ValueError("pixels are not numbers from 0 to 255")
+    if labels.dtype.kind not in "buif" or not np.isin(labels, range(100)).all():
+        raise ValueError("labels are not whole numbers from 0 to 99")
+    if images.max() <= 1:
+        images = np.rint(images * np.float32(255))
+    return images.astype(np.uint8), labels.astype(np.int64).ravel()
+
+
+def read_data_set(path):
+    """Return (x_train, y_train), (x_test, y_test) of a data set; InputError if it is unfit."""
+    try:
+        if path.is_dir():
+            x_train, y_train, x_test, y_test = (read_idx(path, pattern) for pattern in IDX_FILES)
+        else:
+            # NumPy alone would take what is no archive for a pickle, and say so.
+            with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as stored:
+                if not set(ARRAYS) <= set(stored.files):
+                    raise ValueError(f"it has the arrays {', '.join(stored.files)}")
+                x_train, y_train, x_test, y_test = (stored[name] for name in ARRAYS)
+        if path.is_dir() and any(path.glob("emnist-*")):
+            print("EMNIST's images are stored transposed: they are turned upright")
+            x_train, x_test = x_train.swapaxes(1, 2), x_test.swapaxes(1, 2)
+        training, test = check_part(x_train, y_train), check_part(x_test, y_test)
+        if training[0].shape[1:] != test[0].shape[1:] or test[1].max() > training[1].max():
+            raise ValueError("its test images have another size, or labels that are not trained")
+    except Exception as error:  # damaged bytes make gzip, zipfile and NumPy raise many kinds
+        raise InputError(f"{path}: {error}; {DATA_FORM}") from None
+    return training, test
+
+
+def load_model(path, image_shape=(28, 28, 1)):
+    """Return the Keras model in a .keras file (its code is never run); InputError if unfit."""
+    if not path.exists():
+        raise InputError(f"{path}: no such model; train it first: python digit_recognition.py")
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # a file that is no model raises whatever Keras and h5py think of
+        raise InputError(f"{path} is no trained model; name one with --model: {error}") from None
+    if model.input_shape[1:] != image_shape:
+        raise InputError(f"{path} takes images of {model.input_shape[1:]}, not of {image_shape}")
+    return model
+
+
+def evaluate_trained(settings):
+    """Evaluate the trained network on the test images of a data set; save and print."""
+    _, (images, labels), classes = load_data(settings.data, settings.limit)
+    model = load_model(settings.model, images.shape[1:])
+    if model.output_shape[1] < classes:
+        raise InputError(f"{settings.model} tells {model.output_shape[1]} labels, not {classes}")
+    metrics, report, figures = evaluate(model, images, labels)
+    figures = {f"evaluation-{name}": figure for name, figure in figures.items()}
+    with replacing(settings.output_dir) as folder:
+        save_results(folder, "evaluation.json", metrics, figures, settings)
+    print(f"Saved in {settings.output_dir}\n{report}", flush=True)
 
 
 # ----------------------------------------------------------------------------- Your own images
 # Numbers without a reason were chosen on pages of tests/pages.py with seeds from 1000 on, and on
 # scikit-learn's digits.
 CONFIDENT = 0.8  # of the validation images 2.2 % are below, with three of four mistakes
-SIDE = 1280  # pixels of a photo at most; digits are found at heights of 20 to 120
-CORNERS = ([0, 0, -1, -1], [0, -1, 0, -1])  # rows and columns of an array's four
-Reading = namedtuple("Reading", "digits probabilities images confident boxes row_starts")
+SIDE = 1280  # pixels of a photo at most
+SMALLEST, LARGEST = 20, 120  # pixels of a digit: larger ones are found in smaller copies
+STROKE = 41  # pixels, wider than the strokes of a digit of LARGEST pixels
+DARK = 10  # grey levels, below which paper says nothing of the light
+FAINTEST = 0.4  # ink: 6 of 255 grey levels on white paper
+GRAIN = 27  # ink is so many times as strong as the paper's grain, or is grain
+EDGE = 0.4  # share of a stroke's ink at its edge
+NEUTRAL = 0.7  # probability of a digit that speaks neither for a reading nor against it
+
+
+# A connected part of the ink: its place in pixels, ink float (height, width), 0 elsewhere.
+Part = namedtuple("Part", "left top width height ink")
+
+
+class Digit(NamedTuple):
+    """A digit that was read, and what the network saw of it."""
+
+    label: int
+    probability: float
+    probabilities: np.ndarray  # float32 (classes,)
+    box: tuple  # left, top, width, height in pixels of the upright original
+    image: np.ndarray  # uint8 (28, 28)
+
+    @property
+    def confident(self):
+        return self.probability >= CONFIDENT
+
+    @property
+    def middle(self):
+        return self.box[1] + self.box[3] / 2
 
 
 def open_grey(source):
-    """Open a path, an array or a Pillow image; return it grey, upright, on white, and a side.
+    """Return a grey, upright Pillow image, no side over SIDE, and the original's longer side.
 
-    It has no side longer than SIDE pixels; the side returned is the longer one of the original.
+    source: a path, a Pillow image, or an array, uint8 (height, width) or (height, width, 1).
     """
-    image = Image.fromarray(source) if isinstance(source, np.ndarray) else source
-    image = image if isinstance(image, Image.Image) else Image.open(image)
+    if isinstance(source, np.ndarray):
+        source = Image.fromarray(source[..., 0] if source.shape[2:] == (1,) else source)
+    image = source if isinstance(source, Image.Image) else Image.open(source)
     side = max(image.size)
-    if image is not source:  # which drafting would change
-        image.draft("L", (SIDE, SIDE))  # lets a large JPEG be decoded at a fraction of its size
+    if image is not source:
+        image.draft("L", (SIDE, SIDE))  # a large JPEG is decoded at a fraction of its size
     image = ImageOps.exif_transpose(image)
     if image.mode[0] in "IF":  # 16 bits and more, which convert() would clip
         values = np.asarray(image, np.float32) - min(image.getextrema())
@@ -713,87 +591,6 @@ def open_grey(source):
     image = image.convert("L")
     image.thumbnail((SIDE, SIDE))
     return image, side
-
-
-def without_lines(ink):
-    """Return ink, float (height, width), less thin horizontal lines of 120 pixels and more."""
-    thick = scipy.ndimage.grey_dilation(ink, (5, 1))  # so that a line may be slanted
-    line = scipy.ndimage.grey_opening(thick, (1, 120))
-    thin = ink - scipy.ndimage.grey_opening(ink, (7, 1))  # what crosses a line is not thin
-    return ink - np.minimum(line, thin)
-
-
-def lift_ink(page):
-    """Return the ink of a grey Pillow image, float32: 0 on paper, about 1 in dark strokes.
-
-    Paper is what a grey closing makes of grey levels: it fills what is dark and narrow, so strokes,
-    but not shadows. Over the square root of the light, grain is alike in light and in shadow.
-    """
-    grey = scipy.ndimage.gaussian_filter(np.asarray(page, np.float32), 1)
-    paper = scipy.ndimage.grey_closing(grey, (41, 41))
-    ink = (paper - grey) / np.sqrt(np.maximum(paper, 10))
-    noise = np.median(abs(np.diff(ink, axis=0)))
-    ink = (ink - np.median(ink)).clip(0)  # grain makes the closing too bright
-    ink = np.minimum(without_lines(ink), without_lines(ink.T).T)
-    # If all corners are dark, the page lies on a table: what is as dark is not paper.
-    brightest = paper[CORNERS].max()
-    if brightest < 0.65 * np.percentile(paper, 75):
-        ink[paper < 1.25 * brightest] = 0
-    level = ink.max()
-    for _ in range(8):  # towards the mean of strokes: of all that is above half of it
-        level = ink[ink >= level / 2].mean()
-    return ink / max(level, 27 * noise, 0.4)  # lest grain be ink where there is no stroke
-
-
-def to_mnist_form(ink):
-    """Return a digit's ink, float (height, width), as MNIST has it: uint8 (28, 28).
-
-    Scaled into 20 x 20 and centred by its mass (LeCun et al., 1998, section III.A).
-    """
-    image = Image.fromarray(np.uint8(np.clip(280 * ink - 55, 0, 255)))
-    image = image.crop(image.point(lambda value: 255 * (value > 60)).getbbox())
-    sides = [max(round(20 * side / max(image.size)), 1) for side in image.size]
-    digit = np.asarray(ImageOps.autocontrast(image.resize(sides)))
-    top, left = np.rint(scipy.ndimage.center_of_mass(digit)).astype(int)
-    return np.pad(digit, 14)[top : top + 28, left : left + 28]  # 14 on either side of the centre
-
-
-def find_digits(page):
-    """Return images, boxes and row starts of dark digits in a grey Pillow image.
-
-    As read_digits returns them, but boxes in lengths of the page's longer side. Digits are 20 to
-    120 pixels high, half the usual height or more, and touch the page's border only if all do.
-    """
-    ink = lift_ink(page)
-    stroke = scipy.ndimage.binary_dilation(ink > 0.4)  # by a pixel all around
-    near = tall = scipy.ndimage.binary_dilation(stroke, np.ones((5, 1)))
-    for _ in range(2):
-        labels = scipy.ndimage.label(near, np.ones((3, 3)))[0] * stroke
-        places = scipy.ndimage.find_objects(labels)
-        edges = [(columns.start, rows.start, columns.stop, rows.stop) for rows, columns in places]
-        left, top, right, bottom = np.array(edges, int).reshape(-1, 4).T
-        height, longer = bottom - top, np.maximum(right - left, bottom - top)
-        # The table, or paper that is darker than its digits, fills two corners.
-        corners = np.bincount(labels[CORNERS], minlength=len(places) + 1)
-        fit = (longer >= 7) & (longer <= 120) & (corners[1:] < 2)
-        margin = np.min([left, top, page.width - right, page.height - bottom], axis=0)
-        inside = fit & (margin > 2)
-        fit = inside if inside.any() else fit
-        # Specks are many, so that each counts less than a digit.
-        usual = np.median(np.repeat(height[fit], height[fit])) if fit.any() else 0
-        # Once more, with small parts, as of an open 4 or the bar of a 5, joined to what is near.
-        small = np.append(False, fit & (height < 0.65 * usual))[labels]
-        reach = int(0.3 * usual) + 1, int(0.2 * usual) + 1
-        near = tall | scipy.ndimage.maximum_filter(small, reach)
-    fit &= (height > max(20, 0.5 * usual)) & (longer < 2 * usual)
-    digits, middle = np.flatnonzero(fit), (top + bottom) / 2
-    digits = digits[np.argsort(middle[digits])]
-    starts = np.flatnonzero(np.diff(middle[digits]) > 0.5 * usual) + 1
-    digits = np.concatenate([row[np.argsort(left[row])] for row in np.split(digits, starts)])
-    parts = [np.where(labels[places[n]] == n + 1, ink[places[n]], 0) for n in digits]
-    images = [to_mnist_form(part) for part in parts]
-    boxes = np.stack([left + 1, top + 1, right - left - 2, height - 2], axis=1)[digits]
-    return np.array(images), boxes / max(page.size), starts
 
 
 def copies(image):
@@ -808,55 +605,233 @@ def copies(image):
             page = page.resize([math.ceil(side / 2**0.5) for side in page.size], Image.BILINEAR)
 
 
-def read_image(image, model):
-    """Return probabilities, images, boxes and row starts of the digits in a grey Pillow image.
+def without_lines(ink):
+    """Return ink, float (height, width), less thin horizontal lines longer than any digit."""
+    thick = ndimage.grey_dilation(ink, (5, 1))  # so that a line may be slanted
+    line = ndimage.grey_opening(thick, (1, LARGEST))
+    thin = ink - ndimage.grey_opening(ink, (7, 1))  # what crosses a line is not thin
+    return ink - np.minimum(line, thin)
 
-    They are as find_digits returns them, of the copy with most evidence. A digit's evidence is its
-    probability less 0.7, times its size to the power of 0.75. Returns None if there is no digit.
+
+def stroke_level(ink):
+    """Return the mean of strokes: from the maximum on, 8 times the mean of all above half of it."""
+    level = ink.max()
+    for _ in range(8):
+        level = ink[ink >= level / 2].mean()
+    return level
+
+
+def lift_ink(page):
+    """Return the ink of a grey Pillow image, float32: 0 on paper, about 1 in dark strokes.
+
+    It is how much darker a pixel is than the paper there, which a grey closing shows: strokes, dark
+    and narrow, are gone from it, shadows are not. Over the root of the light, all grain is alike.
     """
-    found = [find_digits(page) for page in copies(image)]
-    if image.size == (28, 28) and image.getbbox() and not np.median(image):  # as MNIST has it
-        box, no_starts = np.array([[0, 0, 1, 1]]), np.array([], int)
-        found.append((np.asarray(image)[np.newaxis], box, no_starts))
-    best, most = None, -math.inf
-    for images, boxes, starts in found:
-        if len(images):
-            probabilities = np.asarray(model(images[..., np.newaxis], training=False))
-            evidence = (boxes[:, 2:].max(axis=1) ** 0.75) @ (probabilities.max(axis=1) - 0.7)
-            if evidence > most:
-                best, most = (probabilities, images, boxes, starts), evidence
-    return best
+    grey = ndimage.gaussian_filter(np.asarray(page, np.float32), 1)
+    paper = ndimage.grey_closing(grey, (STROKE, STROKE))
+    ink = (paper - grey) / np.sqrt(np.maximum(paper, DARK))
+    grain = np.median(abs(np.diff(ink, axis=0)))
+    ink = (ink - np.median(ink)).clip(0)  # grain makes the closing too bright
+    ink = np.minimum(without_lines(ink), without_lines(ink.T).T)
+    # If all corners are dark, the page lies on a table: what is as dark is not paper.
+    brightest_corner = paper[[0, 0, -1, -1], [0, -1, 0, -1]].max()
+    if brightest_corner < 0.65 * np.percentile(paper, 75):
+        ink[paper < 1.25 * brightest_corner] = 0
+    return ink / max(stroke_level(ink), GRAIN * grain, FAINTEST)
 
 
-def read_digits(image_or_path, model="output/model.keras"):
-    """Return the Reading of an image: a path, a Pillow image, or an array, uint8 (height, width).
+def find_parts(ink, stroke, near):
+    """Return the parts of stroke that may be digits: what near, which is wider, connects is one."""
+    labels = ndimage.label(near, np.ones((3, 3)))[0] * stroke
+    parts, inside = [], []
+    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+        own = np.where(labels[rows, columns] == number, ink[rows, columns], 0)
+        if 7 <= max(own.shape) <= LARGEST:
+            part = Part(columns.start, rows.start, own.shape[1], own.shape[0], own)
+            parts.append(part)
+            below, right = ink.shape[0] - rows.stop, ink.shape[1] - columns.stop
+            if min(part.left, part.top, right, below) > 2:
+                inside.append(part)
+    return inside or parts  # parts that touch the border are cut off, unless all do
 
-    It has the digits, a str with a newline between rows; their probabilities, float32 (n, classes);
-    their images as the network saw them, uint8 (n, 28, 28); whether all are confident, 0.8 or more;
-    their boxes, int (n, 4): left, top, width, height, in pixels of the upright original; and
-    row_starts, the indices of the digits that begin a new row.
-    model: a Keras model, or a path. Raises InputError if the image or the model cannot be used.
+
+def usual_height(parts):
+    """Return the median height of parts, each counted by its height, since specks are many."""
+    heights = [part.height for part in parts for _ in range(part.height)]
+    return np.median(heights) if heights else 0
+
+
+def grow_around_small_parts(near, parts):
+    """Set near, bool (height, width), around small parts, which are an open 4's or a 5's bar."""
+    height = usual_height(parts)
+    beside, above = int(0.1 * height) + 1, int(0.15 * height) + 1
+    for part in parts:
+        if part.height < 0.65 * height:
+            top, left = max(part.top - above, 0), max(part.left - beside, 0)
+            bottom, right = part.top + part.height + above, part.left + part.width + beside
+            near[top:bottom, left:right] = True
+
+
+def find_digits(page):
+    """Return the dark digits of a grey Pillow image, a list of parts."""
+    ink = lift_ink(page)
+    stroke = ndimage.binary_dilation(ink > EDGE)
+    near = ndimage.binary_dilation(stroke, np.ones((5, 1)))
+    grow_around_small_parts(near, find_parts(ink, stroke, near))
+    parts = find_parts(ink, stroke, near)
+    height = usual_height(parts)
+    tall = [part for part in parts if part.height > max(SMALLEST, 0.5 * height)]
+    return [part for part in tall if max(part.width, part.height) < 2 * height]
+
+
+def to_mnist_form(ink):
+    """Return a digit's ink, float (height, width), as MNIST has it: uint8 (28, 28).
+
+    Scaled into 20 x 20 and centred by its mass (LeCun et al., 1998, section III.A).
     """
-    model = load_model(str(model)) if isinstance(model, str | Path) else model
-    name = image_or_path if isinstance(image_or_path, str | Path) else "image"
+    image = Image.fromarray(np.uint8(np.clip(280 * ink - 55, 0, 255)))
+    image = image.crop(image.point(lambda value: 255 * (value > 60)).getbbox())
+    sides = [max(round(20 * side / max(image.size)), 1) for side in image.size]
+    digit = np.asarray(ImageOps.autocontrast(image.resize(sides)))
+    top, left = np.rint(ndimage.center_of_mass(digit)).astype(int)
+    return np.pad(digit, 14)[top : top + 28, left : left + 28]  # 14 on either side of the centre
+
+
+def read_parts(parts, scale, model):
+    """Return a Digit for each part of a copy, a pixel of which is scale pixels of the original."""
+    images = np.stack([to_mnist_form(part.ink) for part in parts])
+    probabilities = np.asarray(model(images[..., np.newaxis], training=False))
+    digits = []
+    for part, image, row in zip(parts, images, probabilities, strict=True):
+        # A stroke is a pixel wider all around than its ink.
+        edges = part.left + 1, part.top + 1, part.width - 2, part.height - 2
+        box = tuple(round(scale * edge) for edge in edges)
+        digits.append(Digit(int(row.argmax()), float(row.max()), row, box, image))
+    return digits
+
+
+def evidence(digits):
+    """Return how much speaks for a reading: sure digits, and large ones more than small ones."""
+    # Less than in proportion to its size: or one blot would outweigh a page of small digits.
+    return sum((digit.probability - NEUTRAL) * max(digit.box[2:]) ** 0.75 for digit in digits)
+
+
+def into_rows(digits):
+    """Return digits in rows, each from left to right; a row ends where the next is half lower."""
+    usual = np.median([digit.box[3] for digit in digits])
+    rows = []
+    for digit in sorted(digits, key=lambda digit: digit.middle):
+        if not rows or digit.middle - rows[-1][-1].middle > 0.5 * usual:
+            rows.append([])
+        rows[-1].append(digit)
+    return [sorted(row, key=lambda digit: digit.box) for row in rows]
+
+
+def read_digits(source, model):
+    """Return the digits in an image (see open_grey), rows of Digit; InputError if there is none."""
+    name = source if isinstance(source, str | Path) else "image"
     try:
-        image, side = open_grey(image_or_path)
+        image, side = open_grey(source)
     except Exception as error:  # a damaged file raises whatever Pillow thinks of
-        remedy = "give a whole image, such as a PNG or JPEG, or a folder of them"
-        raise InputError(f"{name}: {reason(error)}; {remedy}") from None
-    found = read_image(image, model)
-    if not found:
+        raise InputError(f"{name}: {error}; give a whole picture, or a folder of them") from None
+    readings = []
+    for page in copies(image):
+        if parts := find_digits(page):
+            readings.append(read_parts(parts, side / max(page.size), model))
+    if not readings:
         raise InputError(f"{name}: no digit stands out from the paper; write larger or darker")
-    probabilities, images, boxes, starts = found
-    labels, best = probabilities.argmax(axis=1).astype(str), probabilities.max(axis=1)
-    digits = "\n".join("".join(row) for row in np.split(labels, starts))
-    boxes = np.rint(side * boxes).astype(int)
-    return Reading(digits, probabilities, images, bool(best.min() >= CONFIDENT), boxes, starts)
+    return into_rows(max(readings, key=evidence))
+
+
+def row_texts(rows, doubt=""):
+    """Return a text for each row of digits, with the mark of doubt after those in doubt."""
+    texts = []
+    for row in rows:
+        words = [f"{digit.label}{'' if digit.confident else doubt}" for digit in row]
+        texts.append((" " if len(row[0].probabilities) > 10 else "").join(words))
+    return texts
+
+
+def describe(path, rows, label, as_json):
+    """Return the line that says what was read in an image, and its true label, if not None."""
+    digits = [digit for row in rows for digit in row]
+    if as_json:
+        found = {"file": str(path), "digits": "\n".join(row_texts(rows))}
+        found["probabilities"] = [round(digit.probability, 4) for digit in digits]
+        found["boxes"] = [digit.box for digit in digits]
+        found["confident"] = all(digit.confident for digit in digits)
+        return json.dumps(found if label is None else found | {"true": int(label)})
+    shares = ", ".join(f"{digit.label} {100 * digit.probability:.1f} %" for digit in digits)
+    truth = "" if label is None or row_texts(rows) == [label] else f"  WRONG, true {label}"
+    return f"{path}: {' / '.join(row_texts(rows, doubt='?'))}  ({shares}){truth}"
+
+
+def as_page(rows):
+    """Return what the network saw of rows of digits, side by side: uint8 (height, width)."""
+    page = np.zeros((28 * len(rows), 28 * max(map(len, rows))), np.uint8)
+    for number, row in enumerate(rows):
+        images = np.hstack([digit.image for digit in row])
+        page[28 * number : 28 * number + 28, : images.shape[1]] = images
+    return page
+
+
+def plot_readings(readings):
+    """Return a figure of {path: rows of Digit}: images with boxes, and what the network saw."""
+    figure = new_figure("What was read", 10, 3 * len(readings))
+    axes = figure.subplots(len(readings), 2, squeeze=False, subplot_kw={"xticks": [], "yticks": []})
+    for (original, seen), (path, rows) in zip(axes, readings.items(), strict=True):
+        image, side = open_grey(path)
+        width, height = (side * length / max(image.size) for length in image.size)
+        original.imshow(image, cmap="gray", extent=(0, width, height, 0))
+        original.set_title(path.name, fontsize=9, parse_math=False)
+        for digit in (digit for row in rows for digit in row):
+            color = BLUE if digit.confident else ORANGE
+            left, top, *size = digit.box
+            original.add_patch(Rectangle((left, top), *size, fill=False, color=color))
+            original.text(left, top, digit.label, color=color, fontsize=9, ha="right", va="bottom")
+        seen.imshow(as_page(rows), cmap="gray_r")
+        seen.set_title("what the network saw", fontsize=9)
+    return figure
+
+
+def image_files(paths):
+    """Return the paths of images, those in folders among them in the order of their names."""
+    known = [suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN]
+    found = []
+    for path in paths:
+        images = [file for file in sorted(path.glob("*")) if file.suffix.lower() in known]
+        found += images or [path]
+    return found
+
+
+def predict(settings):
+    """Read the images of --predict, draw the first 20; return 1 if any could not be read."""
+    model = load_model(settings.model)
+    paths = image_files(settings.predict)
+    names = [path.parent.name for path in paths]  # the true labels, as in mine/7/photo.jpg
+    labelled = all(name.isdecimal() and int(name) < model.output_shape[1] for name in names)
+    readings, right = {}, 0
+    for path, name in zip(paths, names, strict=True):
+        try:
+            readings[path] = read_digits(path, model)
+            label = str(int(name)) if labelled else None
+            right += row_texts(readings[path]) == [label]
+            print(describe(path, readings[path], label, settings.json), flush=True)
+        except InputError as error:
+            complain(error)
+    if readings:
+        figure = plot_readings(dict(list(readings.items())[:20]))
+        with replacing(settings.output_dir) as folder:
+            figure.savefig(folder / "predictions.png", dpi=120)
+        if not settings.json:
+            print(f"Drawn, the first 20 at most, in {settings.output_dir / 'predictions.png'}")
+    if labelled and not settings.json:
+        print(f"right: {right} of {len(paths)} ({100 * right / len(paths):.1f} %)")
+    return 0 if len(readings) == len(set(paths)) else 1
 
 
 # ---------------------------------------------------------------------------- A pad to draw on
 PAD_HINT = "Draw digits here.  Keys: c clear, z undo, s save, q quit"
-NO_WINDOW = "--draw: no window can be opened: it takes a display and, on Debian, python3-tk"
 
 
 def draw_strokes(strokes):
@@ -875,8 +850,6 @@ class Pad:
     """A Matplotlib figure to draw digits on, which are read at the end of each stroke."""
 
     def __init__(self, figure, model, folder):
-        from matplotlib.widgets import Button, LassoSelector
-
         self.canvas, self.model, self.folder, self.strokes = figure.canvas, model, folder, []
         places = [["pad", "pad", "seen"], ["pad", "pad", "bars"], ["clear", "undo", "bars"]]
         self.axes = figure.subplot_mosaic(places, height_ratios=[5, 5, 1])
@@ -907,10 +880,10 @@ class Pad:
             del self.strokes[-1:]
         elif key == "s":
             number = 1
-            while Path(self.folder, f"drawing-{number}.png").exists():
+            while (self.folder / f"drawing-{number}.png").exists():
                 number += 1
-            draw_strokes(self.strokes).save(f"{self.folder}/drawing-{number}.png")
-            print(f"Saved {self.folder}/drawing-{number}.png", flush=True)
+            draw_strokes(self.strokes).save(self.folder / f"drawing-{number}.png")
+            print(f"Saved {self.folder / f'drawing-{number}.png'}", flush=True)
         self.show()
 
     def show(self):
@@ -922,10 +895,10 @@ class Pad:
         bars.clear()
         try:
             # Half the pixels are enough, and are read in 70 ms, all of them in 125.
-            reading = read_digits(drawing.reduce(2), self.model)
-            self.axes["pad"].set_title(reading.digits.replace("\n", " / "), fontsize=24)
-            seen.imshow(np.hstack(reading.images), cmap="gray_r")
-            probabilities = reading.probabilities[-1]
+            rows = read_digits(drawing.reduce(2), self.model)
+            self.axes["pad"].set_title(" / ".join(row_texts(rows)), fontsize=24)
+            seen.imshow(as_page(rows), cmap="gray_r")
+            probabilities = rows[-1][-1].probabilities
         except InputError:  # so far there is nothing to read
             self.axes["pad"].set_title(PAD_HINT, fontsize=12)
         self.paper.set_data(drawing)
@@ -937,202 +910,51 @@ class Pad:
 
 
 def draw(settings):
-    """Show the pad until its window is closed; InputError if no window can be opened."""
-    import matplotlib.pyplot as plt
-
+    """Open a window with a pad in it."""
     # Matplotlib's other keys would give the pad's a second meaning.
     others = [name for name in plt.rcParams.find_all("keymap") if name != "keymap.quit"]
     plt.rcParams.update({name: [] for name in others}, toolbar="None")
-    with contextlib.suppress(Exception):  # each kind of window has exceptions of its own
-        plt.figure("Draw digits", figsize=(10, 5))
-    if not plt.get_fignums() or plt.get_backend().lower() == "agg":
-        raise InputError(NO_WINDOW)
     model = load_model(settings.model)
-    prepare_folder(settings.output_dir)
-    pad = Pad(plt.gcf(), model, settings.output_dir)  # noqa: F841, its callbacks live as it does
-    plt.show()
-
-
-# ------------------------------------------------------------------------------- The whole run
-@contextlib.contextmanager
-def replacing(folder):
-    """Yield a new folder; if the block ends well, its files take the place of those in folder."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as fresh:
-        yield Path(fresh)
-        for file in sorted(Path(fresh).iterdir()):
-            os.replace(file, Path(folder) / file.name)
-
-
-def prepare_folder(folder):
-    """Make the output folder and prove that it can be written; InputError if it cannot."""
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise InputError(f"{folder}: {reason(error)}; name another with --output-dir") from None
-    for left in Path(folder).glob(".writing-*"):  # by a run that was killed while writing
-        if time.time() - left.stat().st_mtime > 60:
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def describe_run(model, seconds, settings):
-    """Return what else metrics.json says: costs, and what repeats the run."""
-    import keras
-    import tensorflow as tf
-
-    versions = {module.__name__: module.__version__ for module in (tf, keras, np)}
-    return {
-        "train_seconds": seconds[0],
-        "train_cpu_seconds": seconds[1],
-        "epochs": settings.epochs,
-        "seed": settings.seed,
-        "parameters": model.count_params(),
-        "replicas": model.distribute_strategy.num_replicas_in_sync,
-        "command": command_line(settings),
-        "machine": f"{platform.platform()}, {os.cpu_count()} cores",
-        "versions": {"python": platform.python_version(), **versions},
-    }
-
-
-def save_run(folder, model, history, metrics, figures):
-    """Write the files of a finished run into the output folder; return their names."""
-    with replacing(folder) as fresh:
-        model.save(fresh / "model.keras")
-        header = ",".join(history.dtype.names)
-        table = fresh / "history.csv"
-        np.savetxt(table, history, "%.6g", delimiter=",", header=header, comments="")
-        (fresh / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-        for name, figure in figures.items():
-            figure.savefig(fresh / name, dpi=120)
-    return ["model.keras", "history.csv", "metrics.json", *figures]
-
-
-def run(settings):
-    """Load, train, evaluate, draw, save and print: the whole job."""
-    import_tensorflow()
-    import keras
-    import matplotlib.pyplot as plt
-
-    if not settings.show:
-        plt.switch_backend("agg")
-    x_train, y_train, x_test, y_test, classes = load_data(settings.data, settings.limit)
-    one_hot = keras.utils.to_categorical(y_train, classes)
-    training, validation = split_validation(x_train, one_hot)
-    del x_train  # 47 MB of the peak: its images have been copied
-    keras.utils.set_random_seed(settings.seed)
-    strategy = choose_strategy()
-    with strategy.scope():
-        model = build_model(x_test.shape[1:], classes, settings)
-    prepare_folder(settings.output_dir)
-    with unfinished_folder(settings) as folder:
-        model.summary()
-        counts = f"{len(training[0])} images, validating on {len(validation[0])}"
-        print(f"Training on {counts}", flush=True)
-        with strategy.scope():
-            compile_model(model, len(training[0]), settings)
-        history, seconds = train(model, training, validation, folder, settings)
-        # Sixteen steps a call, which training gains by, cost predict half a second to trace.
-        model.steps_per_execution = 1
-        probabilities = model.predict(x_test, batch_size=EVALUATION_BATCH, verbose=0)
-        metrics, report = evaluate(probabilities, y_test)
-        metrics |= describe_run(model, seconds, settings)
-        figures = draw_figures(history, x_test, y_test, probabilities)
-        names = save_run(settings.output_dir, model, history, metrics, figures)
-    print(f"Saved in {settings.output_dir}: {', '.join(names)}\n{report}", flush=True)
-    if plt.get_backend().lower() != "agg":
-        plt.show()
-    plt.close("all")
+    settings.output_dir.mkdir(parents=True, exist_ok=True)
+    figure = plt.figure("Draw digits", (10, 5))
+    figure.pad = Pad(figure, model, settings.output_dir)  # its callbacks live as long as it does
 
 
 # -------------------------------------------------------------------------------- Command line
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+def complain(error):
+    """Print an error as one line on stderr."""
+    print("digit_recognition.py:", " ".join(str(error).split())[:500], file=sys.stderr, flush=True)
 
 
-def image_files(paths):
-    """Return the paths of images, those in folders among them in the order of their names."""
-    found = []
-    for path in map(Path, paths):
-        inside = sorted(path.iterdir()) if path.is_dir() else []
-        images = [file for file in inside if file.suffix.lower() in IMAGE_SUFFIXES]
-        found += images or [path]
-    return found
-
-
-def describe_reading(path, reading, as_json):
-    """Return the line that says what was read in an image; a doubtful digit has a question mark."""
-    shares = reading.probabilities.max(axis=1).astype(float)
-    if as_json:
-        found = {"file": str(path), "digits": reading.digits}
-        found["probabilities"] = shares.round(4).tolist()
-        return json.dumps(found | {"boxes": reading.boxes.tolist(), "confident": reading.confident})
-    marks, details = [], []
-    for label, share in zip(reading.probabilities.argmax(axis=1), shares, strict=True):
-        marks.append(f"{label}?" if share < CONFIDENT else f"{label}")
-        details.append(f"{label} {100 * share:.1f} %")
-    text = " / ".join("".join(row) for row in np.split(marks, reading.row_starts))
-    return f"{path}: {text}  ({', '.join(details)})"
-
-
-def predict(settings):
-    """Read the images of --predict and draw the first 20; return 1 if any could not be read."""
-    from matplotlib.figure import Figure
-
-    warnings.simplefilter("ignore")  # Pillow's, on damaged metadata
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
-    model = load_model(settings.model)
-    prepare_folder(settings.output_dir)
-    code, readings = 0, {}
-    for path in image_files(settings.predict):
-        try:
-            readings[path] = read_digits(path, model)
-            print(describe_reading(path, readings[path], settings.json), flush=True)
-        except InputError as error:
-            code = complain(error, 1)
-    if readings:
-        readings = dict(list(readings.items())[:20])
-        figure = Figure(figsize=(10, 3 * len(readings)), layout="constrained")
-        plot_readings(figure, readings)
-        with replacing(settings.output_dir) as fresh:
-            figure.savefig(fresh / "predictions.png", dpi=120)
-    return code
-
-
-def complain(message, code):
-    """Print one line on stderr and return the exit code."""
-    print(f"digit_recognition.py: {message}", file=sys.stderr, flush=True)
-    return code
-
-
-def terminate(number, frame):
-    """Handle SIGTERM as Python handles Ctrl-C."""
-    raise KeyboardInterrupt("SIGTERM")
-
-
-def main(words=None):
-    """Do what the command line asks for; return the exit code."""
-    settings = parse_settings(words)
-    signal.signal(signal.SIGTERM, terminate)
+def main(settings):
+    """Do what the settings ask for; return the exit code."""
+    advice, code = "", 0
+    windows = plt.get_backend().lower() in backend_registry.list_builtin(BackendFilter.INTERACTIVE)
     try:
         if settings.predict:
-            return predict(settings)
-        if settings.draw:
+            code = predict(settings)
+        elif settings.draw and not windows:
+            raise InputError("--draw takes a display, python3-tk on Linux, and no --no-show")
+        elif settings.draw:
             draw(settings)
+        elif settings.evaluate:
+            evaluate_trained(settings)
         else:
-            run(settings)
-        return 0
-    except InputError as error:
-        return complain(error, 1 if settings.predict else 2)
-    except (FloatingPointError, OSError) as error:
-        remains = f"files written earlier in {settings.output_dir} are untouched"
-        return complain(f"{reason(error)}; {remains}", 1)
-    except KeyboardInterrupt as interrupt:
-        command = ["python", *sys.argv]
-        no_run = settings.predict or settings.draw
-        if not no_run and not settings.resume and unfinished_folders(settings):
-            command.append("--resume")
-        code = 143 if interrupt.args else 130
-        return complain(f"interrupted; go on with {shlex.join(command)}", code)
+            advice = "; --resume goes on after the last whole epoch, if there is one"
+            train_and_evaluate(settings)
+            advice = ""
+        if settings.show and windows:
+            plt.show()
+    except (InputError, OSError) as error:
+        complain(error)
+        code = 1
+    except KeyboardInterrupt:
+        complain(f"interrupted{advice}")
+        code = 130
+    return code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    if not SETTINGS.show:
+        plt.switch_backend("agg")
+    sys.exit(main(SETTINGS))

@@ -29,7 +29,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = [str(ROOT / "digit_recognition.py"), "--no-show"]
 PEERS = str(ROOT / "tests" / "peers.py")
-LONG = ["--epochs", "20", "--pool-size", "2"]
+LONG = ["--epochs", "20", "--pool-sizes", "2", "2"]
 ROWS = {  # name in the table: program and words, to which a seed and an output folder are added
     "`--epochs 1`": [*SCRIPT, "--epochs", "1"],
     "default": SCRIPT,
@@ -83,7 +83,8 @@ def print_table(rows):
         accuracies = [100 * run["test_accuracy"] for run in runs]
         spread = statistics.stdev(accuracies) if len(runs) > 1 else 0.0
         each = " ".join(f"{accuracy:.2f}" for accuracy in accuracies)
-        columns = [name, runs[0]["epochs"]]
+        epochs = runs[0]["epochs"] if "epochs" in runs[0] else runs[0]["settings"]["epochs"]
+        columns = [name, epochs]
         columns.append(f"{statistics.mean(accuracies):.3f} %, {spread:.3f}, {each}")
         for key in ("train_seconds", "train_cpu_seconds", "seconds"):
             columns.append(f"{middle(runs, key):.1f}")
@@ -140,9 +141,6 @@ def measure_rows(seeds, long_runs):
 def print_readers(model):
     """Print what share of other people's digits --predict reads right."""
     sys.path.insert(0, str(ROOT))  # where the module finds the script
-    import digit_recognition
-
-    digit_recognition.import_tensorflow()  # quietly, before the others do
     import readers
 
     print("| images | share |\n|---|---|")

@@ -14,15 +14,14 @@ import pytest
 import digit_recognition
 
 SCRIPT = Path(digit_recognition.__file__)
-QUICK = ["--limit", "12000", "--epochs", "3", "--batch-size", "128"]
+QUICK = ["--limit", "12000", "--epochs", "3"]
 
 matplotlib.use("agg")
-digit_recognition.import_tensorflow()  # quietly, before a test imports it
 
 
-def make_settings(optimizer="adam", **changes):
-    """The settings of a command line without words, but for the changes."""
-    settings = digit_recognition.parse_settings(["--optimizer", optimizer])
+def make_settings(*words, **changes):
+    """The settings of a command line, but for the changes."""
+    settings = digit_recognition.parse_settings([str(word) for word in words])
     vars(settings).update(changes)
     return settings
 
@@ -37,8 +36,15 @@ def run_script(*arguments, cwd=None, timeout=120, **options):
 
 @pytest.fixture(scope="session")
 def mnist():
-    """The bundled data set: x_train, y_train, x_test, y_test, classes."""
+    """The bundled data set: (x_train, y_train), (x_test, y_test), classes."""
     return digit_recognition.load_data()
+
+
+@pytest.fixture(scope="session")
+def digits(mnist):
+    """MNIST's test images without the channel, uint8 (10000, 28, 28), and their labels."""
+    images, labels = mnist[1]
+    return images[..., 0], labels
 
 
 def run_without_a_display(*arguments):
@@ -78,16 +84,16 @@ def metrics(finished):
 @pytest.fixture(scope="session")
 def network(finished):
     """The path of the network that the finished run trained."""
-    return str(finished[1] / "model.keras")
+    return finished[1] / "model.keras"
 
 
 @pytest.fixture
 def main(capsys):
-    """Run main() in this process: returns (exit code, stdout, stderr)."""
+    """Run a command line in this process: returns (exit code, stdout, stderr)."""
 
     def run(*arguments):
         try:
-            code = digit_recognition.main([str(argument) for argument in arguments])
+            code = digit_recognition.main(make_settings(*arguments))
         except SystemExit as stop:
             code = stop.code
         printed = capsys.readouterr()
@@ -99,7 +105,7 @@ def main(capsys):
 @pytest.fixture(scope="session")
 def small(mnist):
     """A small data set as a dict of arrays: 240 training images, 60 test images."""
-    x_train, y_train, x_test, y_test, _ = mnist
+    (x_train, y_train), (x_test, y_test), _ = mnist
     return {
         "x_train": x_train[:240, ..., 0],
         "y_train": y_train[:240].astype(np.uint8),

@@ -27,7 +27,7 @@ KINDS = {  # what the table calls them, and how many pages of each it reads
 def handwriting(writers):
     """Return images of "mnist" or "scikit-learn", float (n, 28, 28) or (n, 8, 8), and labels."""
     if writers == "mnist":
-        _, _, images, labels, _ = dr.load_data()
+        _, (images, labels), _ = dr.load_data()
         return images[..., 0] / 255, labels
     digits = load_digits()
     return digits.images / 16, digits.target
@@ -193,7 +193,7 @@ def page_rows(model, first_seed=0):
             page, rows = draw_page(kind, seed)
             wanted = sum(map(len, rows))
             try:
-                found = dr.read_digits(page, model).digits
+                found = "\n".join(dr.row_texts(dr.read_digits(page, model)))
             except dr.InputError:
                 found = ""
             total += wanted

@@ -14,19 +14,24 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import numpy as np
 
-import digit_recognition as dr
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # where our_network finds the script
 
 
 def load_floats():
     """Return MNIST as most examples use it: float32 images from 0 to 1, int labels."""
-    x_train, y_train, x_test, y_test, _ = dr.load_data()
-    return x_train.astype("float32") / 255, y_train, x_test.astype("float32") / 255, y_test
+    with np.load(ROOT / "data" / "mnist.npz") as stored:
+        images = [stored[name].astype("float32") / 255 for name in ("x_train", "x_test")]
+        labels = [stored[name].astype("int64") for name in ("y_train", "y_test")]
+    return images[0][..., None], labels[0], images[1][..., None], labels[1]
 
 
 def our_network():
     import keras
+
+    import digit_recognition as dr
 
     ours = dr.build_model((28, 28, 1), 10, dr.parse_settings([]))
     return keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Rescaling(255.0), ours])
@@ -52,7 +57,6 @@ def published_network():
 
 def train_plainly(network, batch_size, epochs, target, seed):
     """Fit a network in the usual three lines until the target test accuracy; return figures."""
-    dr.import_tensorflow()
     import keras
 
     keras.utils.set_random_seed(seed)

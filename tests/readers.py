@@ -1,5 +1,7 @@
 """What --predict reads right of digits that are not MNIST's, for tests/benchmark.py --readers."""
 
+from pathlib import Path
+
 import numpy as np
 import pages
 from PIL import Image
@@ -16,8 +18,8 @@ def share_predicted(images, labels, model):
 
 def doubt_rows(model):
     """Return how many validation images are called doubtful, and how many mistakes."""
-    x_train, y_train, _, _, _ = dr.load_data()
-    _, (images, labels) = dr.split_validation(x_train, y_train)
+    training, _, _ = dr.load_data()
+    _, (images, labels) = dr.split_validation(*training)
     probabilities = model.predict(images, verbose=0)
     wrong = probabilities.argmax(axis=1) != labels
     doubtful = probabilities.max(axis=1) < dr.CONFIDENT
@@ -31,7 +33,7 @@ def doubt_rows(model):
 def mnist_rows(model):
     """Return the shares of every fourth MNIST test image: as it is, and changed."""
     rng = np.random.default_rng(0)
-    _, _, images, labels, _ = dr.load_data()
+    _, (images, labels), _ = dr.load_data()
     images, labels = images[::4, ..., 0], labels[::4]
     inverted = [Image.fromarray(255 - image) for image in images]
     enlarged = [Image.fromarray(np.uint8(255 * enlarge(image, 168))) for image in images]
@@ -64,6 +66,6 @@ def scikit_learn_rows(model):
 
 def reader_rows(path):
     """Return {row: share} of all that the network in a .keras file is measured on."""
-    model = dr.load_model(path)
+    model = dr.load_model(Path(path))
     rows = doubt_rows(model) | mnist_rows(model) | scikit_learn_rows(model)
     return rows | pages.page_rows(model)

@@ -1,8 +1,9 @@
 """Measure what each setting does: python tests/study.py
 
-Trains every row of STUDY with three seeds, a run on each core, and puts table and picture into
-the README. It goes on where it was stopped, from output/study.jsonl; whoever changes the script
-deletes that file first. `--row TEXT` runs, and prints, only the rows whose command contains TEXT.
+Trains every row of STUDY with three seeds, a run on each core, and puts the table into
+tests/README.md and its picture beside README's. It goes on where it was stopped, from
+output/study.jsonl; whoever changes the script deletes that file first. `--row TEXT` runs, and
+prints, only the rows whose command contains TEXT.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import queue
 import re
 import statistics
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -30,9 +32,10 @@ STUDY = {  # what a row changes in the default command, by the question that it 
         "--epochs 14 --no-augment",
         BRIEF,
     ],
-    "filters": [f"{BRIEF} --filters {n}" for n in ("16 32", "32 64", "64 128", "16 64 128")],
-    "kernels": [f"{BRIEF} --kernel-size 3"],
-    "pooling": [f"{BRIEF} --pool-size 2"],
+    "filters": [f"{BRIEF} --filters {n}" for n in ("16 32", "32 64", "64 128")],
+    "blocks": [f"{BRIEF} --filters 16 64 128 --kernel-sizes 5 3 3 --pool-sizes 3 2 2"],
+    "kernels": [f"{BRIEF} --kernel-sizes 3 3"],
+    "pooling": [f"{BRIEF} --pool-sizes 2 2"],
     "activation": [f"{BRIEF} --activation {name}" for name in ("gelu", "silu", "tanh")],
     "learning rate": [f"{BRIEF} --learning-rate {rate}" for rate in ("0.0033", "0.03")],
     "batch size": [f"{BRIEF} --batch-size {size}" for size in (32, 512)],
@@ -43,7 +46,7 @@ STUDY = {  # what a row changes in the default command, by the question that it 
 SEEDS = range(3)
 RESULTS = ROOT / "output" / "study.jsonl"
 PICTURE = ROOT / ".github" / "images" / "study.png"
-README = ROOT / "README.md"
+README = ROOT / "tests" / "README.md"
 
 
 # ------------------------------------------------------------------------------- Measuring
@@ -73,7 +76,7 @@ def read_results():
 def measure_row(row, seed):
     """Return the metrics and costs of a row of the study with a seed."""
     run = measure_training(*SCRIPT, *row.split(), "--seed", str(seed))
-    return run | {"row": row}
+    return run | {"row": row, "seed": seed}
 
 
 def take_core(cores):
@@ -153,7 +156,8 @@ def plot(pairs, results):
 def plot_question(axis, question, rows, results):
     """Draw a point with an error bar for each row, and its seconds at the right edge."""
     axis.set_title(question, loc="left", fontsize=9)
-    axis.set_yticks(range(len(rows)), [row or "nothing else" for row in rows], fontsize=8)
+    labels = [textwrap.fill(row, 50, break_on_hyphens=False) or "nothing else" for row in rows]
+    axis.set_yticks(range(len(rows)), labels, fontsize=8)
     axis.set_ylim(len(rows) - 0.5, -0.5)  # the first row on top
     axis.grid(axis="x", alpha=0.3)
     for place, row in enumerate(rows):
@@ -166,7 +170,7 @@ def plot_question(axis, question, rows, results):
 
 
 def update_readme(lines):
-    """Put the lines of the table in the place of the README's."""
+    """Put the lines of the table in the place of those in tests/README.md."""
     text = "\n".join(["<!-- study -->", *lines, "<!-- end of study -->"])
     pattern = re.compile("<!-- study -->.*<!-- end of study -->", flags=re.DOTALL)
     README.write_text(pattern.sub(lambda old: text, README.read_text()))

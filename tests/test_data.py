@@ -21,18 +21,12 @@ SHA256 = {
     "x_test": "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
     "y_test": "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
 }
-IDX_NAMES = dict(
-    zip(
-        dr.ARRAYS,
-        (
-            "train-images-idx3-ubyte",
-            "train-labels-idx1-ubyte",
-            "t10k-images-idx3-ubyte",
-            "t10k-labels-idx1-ubyte",
-        ),
-        strict=True,
-    )
-)
+IDX_NAMES = {
+    "x_train": "train-images-idx3-ubyte",
+    "y_train": "train-labels-idx1-ubyte",
+    "x_test": "t10k-images-idx3-ubyte",
+    "y_test": "t10k-labels-idx1-ubyte",
+}
 
 
 def idx(array):
@@ -48,6 +42,12 @@ def write_idx(folder, arrays, names=IDX_NAMES, compressed=False):
     return folder
 
 
+def emnist_names(part):
+    """How EMNIST calls the files of one of its parts, such as digits."""
+    names = {key: f"emnist-{part}-{name}" for key, name in IDX_NAMES.items()}
+    return {key: name.replace("t10k", "test") for key, name in names.items()}
+
+
 @pytest.mark.parametrize("name", dr.ARRAYS)
 def test_the_bundled_arrays_are_the_original_mnist(name):
     with np.load(dr.BUNDLED_DATA) as arrays:
@@ -55,16 +55,16 @@ def test_the_bundled_arrays_are_the_original_mnist(name):
 
 
 def test_mnist_has_60000_and_10000_images_of_ten_classes(mnist):
-    x_train, y_train, x_test, y_test, classes = mnist
+    (x_train, y_train), (x_test, y_test), classes = mnist
     assert x_train.shape == (60000, 28, 28, 1) and x_train.dtype == np.uint8
     assert x_test.shape == (10000, 28, 28, 1) and y_test.dtype == np.int64
     assert len(y_train) == 60000 and classes == 10
 
 
-def test_limit_keeps_the_first_images(mnist):
-    limited = dr.load_data(limit=100)
-    assert np.array_equal(limited[0], mnist[0][:100]) and np.array_equal(limited[3], mnist[3][:100])
-    assert limited[4] == 10
+def test_limit_keeps_the_first_images_and_all_classes(mnist):
+    (x_train, _), (_, y_test), classes = dr.load_data(limit=3)
+    assert np.array_equal(x_train, mnist[0][0][:3]) and np.array_equal(y_test, mnist[1][1][:3])
+    assert classes == 10
 
 
 def test_the_validation_split_is_fixed_and_apart(mnist):
@@ -73,22 +73,45 @@ def test_the_validation_split_is_fixed_and_apart(mnist):
     assert len(held_out) == 5000 and len(rest) == 55000
     assert np.array_equal(np.sort(np.concatenate([rest, held_out])), numbers)
     assert np.array_equal(dr.split_validation(numbers, numbers)[1][1], held_out)
-    assert len(set(mnist[1][held_out])) == 10
+    assert len(set(mnist[0][1][held_out])) == 10
+
+
+def test_so_few_images_that_none_can_be_held_out_are_refused():
+    (_, rest), (_, held_out) = dr.split_validation(np.arange(12), np.arange(12))
+    assert (len(rest), len(held_out)) == (11, 1)
+    with pytest.raises(dr.InputError, match="11 images to train on; 12 are needed"):
+        dr.split_validation(np.arange(11), np.arange(11))
 
 
 @pytest.mark.parametrize("compressed", [False, True])
 def test_a_folder_of_idx_files_is_read(tmp_path, small, compressed):
-    x_train, y_train, x_test, y_test, classes = dr.load_data(
+    (x_train, y_train), (x_test, y_test), classes = dr.load_data(
         write_idx(tmp_path, small, compressed=compressed)
     )
     assert np.array_equal(x_train[..., 0], small["x_train"]) and classes == 10
     assert np.array_equal(y_test, small["y_test"]) and len(x_test) == 60 and len(y_train) == 240
 
 
-def test_emnist_file_names_are_read(tmp_path, small):
-    names = {key: "emnist-digits-" + name for key, name in IDX_NAMES.items()}
-    names = {key: name.replace("t10k", "test") for key, name in names.items()}
-    assert len(dr.load_data(write_idx(tmp_path, small, names))[2]) == 60
+def test_emnist_is_turned_upright(tmp_path, small, capsys):
+    stored = small | {name: small[name].swapaxes(1, 2) for name in ("x_train", "x_test")}
+    training, test, _ = dr.load_data(write_idx(tmp_path, stored, emnist_names("digits")))
+    assert np.array_equal(training[0][..., 0], small["x_train"])
+    assert np.array_equal(test[0][..., 0], small["x_test"])
+    assert "EMNIST's images are stored transposed" in capsys.readouterr().out
+
+
+def test_a_folder_with_several_sets_is_refused_with_their_names(tmp_path, small):
+    for part in ("balanced", "digits"):
+        write_idx(tmp_path, small, emnist_names(part))
+    with pytest.raises(dr.InputError, match=r"emnist-balanced-train-\S+, emnist-digits-train-"):
+        dr.load_data(tmp_path)
+
+
+def test_hidden_files_and_packed_copies_are_passed_over(tmp_path, small):
+    write_idx(tmp_path, small)
+    write_idx(tmp_path, small, compressed=True)
+    (tmp_path / "._train-images-idx3-ubyte").write_bytes(b"of a Mac")
+    assert dr.load_data(tmp_path)[2] == 10
 
 
 @pytest.mark.parametrize(
@@ -106,7 +129,7 @@ def test_emnist_file_names_are_read(tmp_path, small):
 )
 def test_what_can_be_understood_is_accepted(tmp_path, small, change):
     np.savez(tmp_path / "set.npz", **(small | change(small)))
-    x_train, y_train, _, _, classes = dr.load_data(tmp_path / "set.npz")
+    (x_train, y_train), _, classes = dr.load_data(tmp_path / "set.npz")
     assert np.array_equal(x_train[..., 0], small["x_train"]) and x_train.dtype == np.uint8
     assert np.array_equal(y_train, small["y_train"]) and classes == 10
 
@@ -115,7 +138,7 @@ def test_without_the_bundled_file_keras_downloads_mnist(monkeypatch, tmp_path, s
     monkeypatch.setattr(dr, "BUNDLED_DATA", tmp_path / "data" / "mnist.npz")
     stored = (small["x_train"], small["y_train"]), (small["x_test"], small["y_test"])
     monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: stored)
-    assert len(dr.load_data()[0]) == 240
+    assert len(dr.load_data()[0][0]) == 240
 
 
 def test_without_a_file_and_a_network_one_line_says_how_to_go_on(monkeypatch, tmp_path):
@@ -125,14 +148,14 @@ def test_without_a_file_and_a_network_one_line_says_how_to_go_on(monkeypatch, tm
         raise Exception("URL fetch failure on https://example.invalid: None -- no network")
 
     monkeypatch.setattr(keras.datasets.mnist, "load_data", unreachable)
-    with pytest.raises(dr.InputError, match=r"mnist.npz: no such file.*URL fetch.*--data"):
+    with pytest.raises(dr.InputError, match=r"mnist.npz: URL fetch.*restore it"):
         dr.load_data()
 
 
-def test_a_damaged_bundled_file_is_not_called_missing(monkeypatch, tmp_path):
-    (tmp_path / "mnist.npz").write_bytes(b"cut off")
+def test_a_damaged_bundled_file_is_to_be_restored_or_deleted(monkeypatch, tmp_path):
+    (tmp_path / "mnist.npz").write_bytes(b"PK cut off")
     monkeypatch.setattr(dr, "BUNDLED_DATA", tmp_path / "mnist.npz")
-    with pytest.raises(dr.InputError, match=r"mnist.npz: File is not a zip file"):
+    with pytest.raises(dr.InputError, match=r"mnist.npz: .*; restore it, or delete what is left"):
         dr.load_data()
 
 
@@ -148,7 +171,7 @@ def test_a_hostile_npz_is_never_unpickled(tmp_path, small):
 
 def test_a_column_of_ones_is_labels_not_one_hot(tmp_path, small):
     np.savez(tmp_path / "set.npz", **(small | {"y_test": np.ones((60, 1), int)}))
-    assert np.array_equal(dr.load_data(tmp_path / "set.npz")[3], np.ones(60))
+    assert np.array_equal(dr.load_data(tmp_path / "set.npz")[1][1], np.ones(60))
 
 
 def test_a_bad_file_of_a_folder_is_named_and_its_remedy_whole(tmp_path, small):
@@ -156,8 +179,25 @@ def test_a_bad_file_of_a_folder_is_named_and_its_remedy_whole(tmp_path, small):
     file.write_bytes(b"no IDX")
     with pytest.raises(dr.InputError) as caught:
         dr.load_data(tmp_path)
-    assert str(caught.value).startswith(f"{tmp_path}: {file.name}: its magic number")
-    assert str(caught.value).endswith(dr.DATA_FORMS)
+    assert str(caught.value).startswith(f"{tmp_path}: {file.name} does not begin as IDX files")
+    assert str(caught.value).endswith(dr.DATA_FORM)
+
+
+def test_an_npz_of_other_arrays_is_refused_with_their_names(tmp_path, small):
+    np.savez(tmp_path / "set.npz", images=small["x_train"], labels=small["y_train"])
+    with pytest.raises(dr.InputError, match=r"set.npz: it has the arrays images, labels; --data"):
+        dr.load_data(tmp_path / "set.npz")
+
+
+@pytest.mark.parametrize("name", ["table.csv", "pictures"])
+def test_tables_and_pictures_are_refused_with_the_call_that_makes_what_is_taken(tmp_path, name):
+    if name == "pictures":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "7.png").write_bytes(b"PNG")
+    else:
+        (tmp_path / name).write_text("7,0,0,0\n")
+    with pytest.raises(dr.InputError, match=r'pictures and tables.* np.savez\("set.npz", x_train='):
+        dr.load_data(tmp_path / name)
 
 
 @settings(max_examples=FUZZ_CASES, deadline=None)
@@ -193,9 +233,9 @@ def fuzz_data(folder, content, edits, kind):
             original[place % len(original)] = value
     damaged.write_bytes(bytes(original) + (content if kind == "idx" else b""))
     try:
-        assert len(dr.load_data(target)) == 5
+        assert len(dr.load_data(target)) == 3
     except dr.InputError as error:
-        assert "\n" not in str(error)
+        assert str(target) in str(error)
     finally:
         for file in folder.iterdir():
             file.unlink()

@@ -79,9 +79,9 @@ def test_a_one_and_a_seven_are_read_as_a_number_with_their_probabilities(hand):
     assert hand.pad.axes["seen"].images[0].get_array().shape == (28, 56)
 
 
-def test_a_digit_of_mnist_traced_along_its_own_ink_is_read(hand, mnist):
-    place = int(np.flatnonzero(mnist[3] == 0)[0])
-    rows, columns = np.nonzero(mnist[2][place, ..., 0] > 200)
+def test_a_digit_of_mnist_traced_along_its_own_ink_is_read(hand, digits):
+    images, labels = digits
+    rows, columns = np.nonzero(images[labels == 0][0] > 200)
     angles = np.arctan2(rows - rows.mean(), columns - columns.mean())
     around = np.argsort(angles)[::3]
     points = np.stack([columns[around], rows[around]], axis=1) * 10.0 + 60
@@ -155,18 +155,18 @@ def test_strokes_are_smooth_however_far_apart_their_points_are():
     )
 
 
-def test_strokes_are_as_thick_as_mnists_in_a_digit_of_half_the_pad(hand, mnist):
+def test_strokes_are_as_thick_as_mnists_in_a_digit_of_half_the_pad(hand):
     hand.draw([(150, 100), (150, 300)])
     drawing = Image.fromarray(hand.pad.paper.get_array().astype(np.uint8))
-    _, (form,), _, _ = dr.read_image(drawing, hand.pad.model)
-    assert 2 <= np.median((form > 127).sum(axis=1)[6:22]) <= 4
+    ((digit,),) = dr.read_digits(drawing, hand.pad.model)
+    assert 2 <= np.median((digit.image > 127).sum(axis=1)[6:22]) <= 4
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there always is a display")
 def test_without_a_window_one_line_says_what_to_install(tmp_path):
     for backend in ({}, {"MPLBACKEND": "tkagg"}, {"MPLBACKEND": "agg"}):
         process = run_script("--draw", cwd=tmp_path, env={"PATH": "/usr/bin", **backend})
-        assert process.returncode == 2 and process.stderr.count("\n") == 1
+        assert process.returncode == 1 and process.stderr.count("\n") == 1
         assert "python3-tk" in process.stderr and process.stdout == ""
         assert not list(tmp_path.iterdir())
 
@@ -174,5 +174,5 @@ def test_without_a_window_one_line_says_what_to_install(tmp_path):
 def test_without_a_model_the_line_is_that_of_predict(main, monkeypatch, tmp_path):
     monkeypatch.setattr("matplotlib.pyplot.get_backend", lambda: "tkagg")
     code, _, err = main("--draw", "--output-dir", tmp_path / "none")
-    assert code == 2 and err == main("--predict", "x.png", "--output-dir", tmp_path / "none")[2]
+    assert code == 1 and err == main("--predict", "x.png", "--output-dir", tmp_path / "none")[2]
     assert err.count("\n") == 1 and "train it first" in err

@@ -8,9 +8,9 @@ import digit_recognition as dr
 
 
 def interval(right, count):
-    """The interval of evaluate() when so many of count images are read right."""
+    """The interval of score() when so many of count images are read right."""
     read = np.where(np.arange(count) < right, 1, 0)
-    return dr.evaluate(np.eye(2)[read], np.ones(count, int))[0]["test_interval"]
+    return dr.score(np.eye(2)[read], np.ones(count, int))[0]["test_interval"]
 
 
 def test_the_wilson_interval_is_that_of_the_textbook():
@@ -20,13 +20,13 @@ def test_the_wilson_interval_is_that_of_the_textbook():
     assert interval(20, 20)[1] == pytest.approx(1)
 
 
-def test_the_figures_agree_with_independent_counts(mnist):
-    labels = mnist[3][:500]
+def test_the_figures_agree_with_independent_counts(digits):
+    labels = digits[1][:500]
     noise = np.random.default_rng(1).dirichlet(np.ones(10), 500)
     probabilities = 0.5 * np.eye(10)[labels] + 0.5 * noise
-    test, text = dr.evaluate(probabilities, labels)
+    test, text = dr.score(probabilities, labels)
     read = probabilities.argmax(axis=1)
-    assert test["test_accuracy"] == independent.accuracy_score(labels, read)
+    assert test["test_accuracy"] == pytest.approx(independent.accuracy_score(labels, read))
     assert test["test_errors"] == int((read != labels).sum())
     true_shares = probabilities[np.arange(500), labels]
     assert test["test_loss"] == pytest.approx(-np.log(true_shares).mean())
@@ -43,12 +43,12 @@ def test_the_figures_agree_with_independent_counts(mnist):
 def test_the_last_line_is_the_answer():
     labels = np.arange(1000) % 10
     read = np.where(np.arange(1000) < 5, (labels + 1) % 10, labels)
-    last = dr.evaluate(np.eye(10)[read], labels)[1].split("\n")[-1]
+    last = dr.score(np.eye(10)[read], labels)[1].split("\n")[-1]
     assert last == "Test accuracy: 99.50 % (5 of 1000 wrong, 95 % interval 98.83-99.79 %)"
 
 
 @pytest.mark.filterwarnings("error")
 def test_a_class_that_is_never_read_has_no_precision_and_no_warning():
-    report = dr.evaluate(np.eye(3)[[0, 0, 1]], np.array([0, 1, 1]))[0]["report"]
+    report = dr.score(np.eye(3)[[0, 0, 1]], np.array([0, 1, 1]))[0]["report"]
     assert [report[label]["precision"] for label in "012"] == [0.5, 1, 0]
     assert [report[label]["recall"] for label in "012"] == [1, 0.5, 0]

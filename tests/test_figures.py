@@ -1,36 +1,41 @@
 """Figures: what is drawn is what was measured."""
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pytest
 from matplotlib import colors
-from matplotlib.figure import Figure
 from PIL import Image
 
 import digit_recognition as dr
 
-HISTORY = {
-    "epoch": [1, 2],
-    "accuracy": [0.9, 0.95],
-    "loss": [0.3, 0.2],
-    "val_accuracy": [0.97, 0.98],
-    "val_loss": [0.1, 0.09],
-}
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
 
 
 def test_the_curves_are_the_history():
-    figure = Figure()
-    dr.plot_history(figure, HISTORY)
+    history = {
+        "epoch": [1, 2],
+        "accuracy": [0.9, 0.95],
+        "loss": [0.3, 0.2],
+        "val_accuracy": [0.97, 0.98],
+        "val_loss": [0.1, 0.09],
+    }
+    figure = dr.plot_history(history)
     for axis, name in zip(figure.axes, ("accuracy", "loss"), strict=True):
         training, validation = axis.lines
-        assert list(training.get_ydata()) == HISTORY[name] and list(training.get_xdata()) == [1, 2]
-        assert list(validation.get_ydata()) == HISTORY[f"val_{name}"]
-        assert [text.get_text() for text in axis.get_legend().texts] == ["training", "validation"]
+        assert list(training.get_ydata()) == history[name] and list(training.get_xdata()) == [1, 2]
+        assert list(validation.get_ydata()) == history[f"val_{name}"]
+        names = [text.get_text() for text in axis.get_legend().texts]
+        assert names == ["training, changed", "validation"]
 
 
 def test_each_digit_says_what_it_was_read_as_and_what_it_is(mnist):
-    labels = mnist[3][:3]
+    images, labels = (array[:3] for array in mnist[1])
     probabilities = np.eye(10)[[labels[0], (labels[1] + 1) % 10, labels[2]]] * 0.9
-    figure = Figure()
-    dr.plot_digits(figure, "some", mnist[2][:3], labels, probabilities)
+    figure = dr.plot_digits("some", images, labels, probabilities)
     titles = [axis.title for axis in figure.axes if axis.get_title()]
     assert titles[0].get_text() == f"predicted {labels[0]}, true {labels[0]}\n90.0%"
     assert (
@@ -39,21 +44,35 @@ def test_each_digit_says_what_it_was_read_as_and_what_it_is(mnist):
     assert [title.get_color() == dr.ORANGE for title in titles] == [False, True, False]
 
 
-def test_no_mistakes_make_an_empty_figure_not_a_crash():
-    empty = np.zeros((0, 28, 28, 1)), np.zeros(0, int), np.zeros((0, 10))
-    figure = Figure()
-    dr.plot_digits(figure, "none", *empty)
+def test_the_most_confident_mistake_comes_first(mnist):
+    images, labels = (array[:4] for array in mnist[1])
+    sure = np.array([0.9, 0.6, 0.9, 0.8])
+    read = (labels + np.array([0, 1, 1, 1])) % 10
+    figure = dr.plot_mistakes(images, labels, np.eye(10)[read] * sure[:, None])
+    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    marks = [title.split("\n")[1] for title in titles]
+    assert marks == ["90.0% WRONG", "80.0% WRONG", "60.0% WRONG"]
+    assert titles[0].startswith(f"predicted {read[2]}, true {labels[2]}")
+
+
+def test_no_mistakes_make_an_empty_figure_not_a_crash(mnist):
+    images, labels = (array[:4] for array in mnist[1])
+    figure = dr.plot_mistakes(images, labels, np.eye(10)[labels])
     assert not any(axis.get_title() for axis in figure.axes)
 
 
 def test_the_confusion_matrix_shows_its_counts():
     labels = np.repeat([0, 1, 2], [6, 4, 3])
-    predicted = np.append(2, labels[1:])
-    figure = Figure()
-    dr.plot_confusion(figure, labels, predicted, 3)
-    axis = figure.axes[0]
+    read = np.append(2, labels[1:])
+    axis = dr.plot_confusion(labels, np.eye(3)[read]).axes[0]
     assert sorted(text.get_text() for text in axis.texts) == ["1", "3", "4", "5"]
-    assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted label", "true label")
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("Predicted label", "True label")
+
+
+def test_a_hundred_classes_make_a_picture_that_can_still_be_saved():
+    labels = np.arange(100)
+    figure = dr.plot_confusion(labels, np.eye(100))
+    assert max(figure.get_size_inches()) <= 30
 
 
 def test_the_two_colours_differ_in_lightness_for_every_eye():

@@ -1,12 +1,11 @@
 """Files: whole or absent, whatever happens while they are written."""
 
-import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -38,15 +37,6 @@ def test_replacing_changes_nothing_when_the_writer_fails(tmp_path):
     assert contents(tmp_path) == {"a.txt": b"old"}
 
 
-def test_what_a_killed_writer_left_is_removed_later_but_not_what_another_run_writes(tmp_path):
-    for name, age in (("old", 100), ("new", 0)):
-        folder = tmp_path / f".writing-{name}"
-        folder.mkdir()
-        os.utime(folder, (time.time() - age, time.time() - age))
-    dr.prepare_folder(tmp_path)
-    assert os.listdir(tmp_path) == [".writing-new"]
-
-
 def test_replacing_puts_all_files_in_place(tmp_path):
     (tmp_path / "a.txt").write_text("old")
     with dr.replacing(tmp_path) as fresh:
@@ -75,40 +65,15 @@ def test_two_writers_never_leave_a_torn_file(tmp_path):
     assert seen and seen <= set(texts) and os.listdir(tmp_path) == ["file"]
 
 
-def test_two_runs_at_once_leave_whole_files(main, tmp_path):
-    words = [*SMALL, "--output-dir", str(tmp_path)]
-    command = [sys.executable, str(SCRIPT), *words, "--seed", "1"]
-    other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    line = ""
-    while not line.startswith("Training on"):
-        line = other.stdout.readline()
-        assert line, "it ended before it trained"
-    code, _, err = main(*words, "--seed", 2)
-    assert (code, err) == (0, "")
-    other.communicate(timeout=120)
-    assert other.returncode == 0
-    assert set(os.listdir(tmp_path)) == OUTPUTS
-    assert json.loads((tmp_path / "metrics.json").read_text())["seed"] in (1, 2)
-    assert dr.load_model(str(tmp_path / "model.keras")).count_params() > 10_000
-
-
 def test_metrics_name_everything(finished, metrics):
     for key in ("test_accuracy", "test_loss", "test_errors", "train_seconds", "train_cpu_seconds"):
         assert metrics[key] > 0, key
-    assert metrics["epochs"] == 3 and metrics["replicas"] == 1 and metrics["seed"] == 0
-    assert metrics["parameters"] == dr.load_model(str(finished[1] / "model.keras")).count_params()
-    assert set(metrics["versions"]) == {"python", "tensorflow", "keras", "numpy"}
-    words = shlex.split(metrics["command"])
-    assert words[:2] == ["python", "digit_recognition.py"]
-    for option in (
-        "--filters",
-        "--learning-rate",
-        "--augment",
-        "--limit",
-        "--seed",
-        "--activation",
-    ):
-        assert option in words
+    assert metrics["parameters"] == dr.load_model(finished[1] / "model.keras").count_params()
+    assert set(metrics["versions"]) == {"tensorflow", "keras", "numpy"}
+    assert "cores, Python 3." in metrics["machine"]
+    settings = vars(dr.parse_settings([])) | {"limit": 12000, "epochs": 3}
+    for name in ("filters", "learning_rate", "augment", "limit", "epochs", "seed", "activation"):
+        assert metrics["settings"][name] == settings[name]
 
 
 def test_the_history_has_a_row_an_epoch(finished):
@@ -127,13 +92,14 @@ def test_a_full_disk_is_one_line_and_the_earlier_files_stay(tmp_path):
     process = subprocess.run(["bash", "-c", limited], cwd=tmp_path, capture_output=True, text=True)
     assert process.returncode == 1 and process.stderr.count("\n") == 1
     assert "File too large" in process.stderr and "Traceback" not in process.stderr
+    shutil.rmtree(tmp_path / "unfinished")  # from which --resume goes on
     assert contents(tmp_path) == {"metrics.json": b"earlier"}
 
 
 def check_folder_is_refused(main, folder):
     code, out, err = main(*SMALL, "--output-dir", folder)
-    assert code == 2 and err.count("\n") == 1 and "Epoch" not in out
-    assert str(folder) in err and "--output-dir" in err
+    assert code == 1 and err.count("\n") == 1 and "Epoch" not in out
+    assert str(folder) in err
 
 
 def test_the_output_folder_is_proven_before_training(main, tmp_path):
