@@ -19,6 +19,7 @@ import shutil
 import sys
 import tempfile
 import time
+import warnings
 import zipfile
 from collections import namedtuple
 from pathlib import Path
@@ -94,32 +95,48 @@ def parse_settings(words=None):
     return settings
 
 
-if __name__ == "__main__":
-    SETTINGS = parse_settings()  # before TensorFlow takes seconds to load: --help answers at once
+def complain(error):
+    """Print an error as one line on stderr."""
+    print("digit_recognition.py:", " ".join(str(error).split())[:500], file=sys.stderr, flush=True)
 
+
+if __name__ == "__main__":
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, pythonw has none
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # IDLE's take any character
+            stream.reconfigure(errors="backslashreplace")
+    warnings.simplefilter("ignore")  # Pillow's, on damaged metadata
+    SETTINGS = parse_settings()  # before TensorFlow takes seconds to load: --help answers at once
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 # oneDNN is off by default without AVX-512, where it takes a step from 49 to 36 ms.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-STDERR = os.dup(2)
-os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # where TensorFlow greets, whatever its log level
+STDERR = None
+with contextlib.suppress(OSError):  # in IDLE on Windows there is nothing to silence
+    STDERR = os.dup(2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # where TensorFlow greets, whatever its log level
 try:
+    import h5py
     import keras
+    import matplotlib.pyplot as plt
+    import numpy as np
     import tensorflow as tf
+    from keras import layers, ops
+    from matplotlib.backends import BackendFilter, backend_registry
+    from matplotlib.patches import Rectangle
+    from matplotlib.widgets import Button, LassoSelector
+    from PIL import Image, ImageDraw, ImageOps
+    from scipy import ndimage
+    from scipy.stats import binomtest
+    from sklearn.metrics import ConfusionMatrixDisplay, classification_report, log_loss
+    from sklearn.model_selection import train_test_split
+except Exception as error:  # packages that do not fit each other raise many kinds
+    sys.exit(f"digit_recognition.py: {error}; run python -m pip install -r requirements.txt")
 finally:
-    os.dup2(STDERR, 2)
-import matplotlib.pyplot as plt
-import numpy as np
-from keras import layers
-from matplotlib.backends import BackendFilter, backend_registry
-from matplotlib.patches import Rectangle
-from matplotlib.widgets import Button, LassoSelector
-from PIL import Image, ImageDraw, ImageOps
-from scipy import ndimage
-from scipy.stats import binomtest
-from sklearn.metrics import ConfusionMatrixDisplay, classification_report, log_loss
-from sklearn.model_selection import train_test_split
+    if STDERR is not None:
+        os.dup2(STDERR, 2)
 
 
 class InputError(ValueError):
@@ -228,7 +245,7 @@ def warp(images, seed):
     # Keras takes eight numbers an image: two rows of matrix and offset, then two zeros.
     rows = tf.concat([matrix, offset[..., tf.newaxis]], axis=2)
     transforms = tf.pad(tf.reshape(rows, (count, 6)), [[0, 0], [0, 2]])
-    return keras.ops.image.affine_transform(images, transforms)
+    return ops.image.affine_transform(images, transforms)
 
 
 def change_pens(images, seed):
@@ -268,14 +285,20 @@ def training_batches(images, labels, settings):
 def train(model, batches, validation, settings):
     """Train the compiled model on the batches; return {name: list of a figure an epoch}.
 
-    With --resume, goes on after the last whole epoch of the run that was interrupted. Raises
-    InputError if it cannot, or if the loss becomes NaN.
+    With --resume, goes on with an interrupted run. Raises InputError if it cannot, or on NaN.
     """
     unfinished = settings.output_dir / "unfinished"
-    if not settings.resume:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    elif not any(unfinished.glob("*.json")):
+    unfinished.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = h5py.File(unfinished / "lock", "w")  # noqa: F841, is locked while it is open
+    except BlockingIOError:
+        raise InputError(f"another run is at work in {unfinished}; name another folder") from None
+    backups = list(unfinished.glob("*.*"))
+    if settings.resume and not backups:
         raise InputError(f"{unfinished}: there is no interrupted run; omit --resume")
+    if not settings.resume:
+        for file in backups:
+            file.unlink()
     backup = keras.callbacks.BackupAndRestore(unfinished, delete_checkpoint=False)
     try:
         history = model.fit(
@@ -390,7 +413,6 @@ def train_and_evaluate(settings):
     training, validation = split_validation(x_train, keras.utils.to_categorical(y_train, classes))
     keras.utils.set_random_seed(settings.seed)
     model = build_model(x_train.shape[1:], classes, settings)
-    settings.output_dir.mkdir(parents=True, exist_ok=True)
     batches = training_batches(*training, settings)
     compile_model(model, settings.epochs * len(batches), settings)
     model.summary()
@@ -407,7 +429,7 @@ def train_and_evaluate(settings):
         table, header = np.column_stack(list(history.values())), ",".join(history)
         np.savetxt(folder / "history.csv", table, "%.6g", ",", header=header, comments="")
         save_results(folder, "metrics.json", metrics, figures, settings)
-    shutil.rmtree(settings.output_dir / "unfinished")
+    shutil.rmtree(settings.output_dir / "unfinished", ignore_errors=True)
     print(f"Saved in {settings.output_dir}\n{report}", flush=True)
 
 
@@ -510,12 +532,14 @@ def read_data_set(path):
 
 def load_model(path, image_shape=(28, 28, 1)):
     """Return the Keras model in a .keras file (its code is never run); InputError if unfit."""
-    if not path.exists():
-        raise InputError(f"{path}: no such model; train it first: python digit_recognition.py")
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        with zipfile.ZipFile(path):  # Keras calls a damaged file missing
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        output = np.asarray(model(np.zeros((1, *model.input_shape[1:]))))
+        if output.ndim != 2 or not np.isclose(output.sum(), 1):
+            raise ValueError("its output is not (n, classes) of probabilities")
     except Exception as error:  # a file that is no model raises whatever Keras and h5py think of
-        raise InputError(f"{path} is no trained model; name one with --model: {error}") from None
+        raise InputError(f"{path}: no model; train one, or name it by --model: {error}") from None
     if model.input_shape[1:] != image_shape:
         raise InputError(f"{path} takes images of {model.input_shape[1:]}, not of {image_shape}")
     return model
@@ -537,6 +561,7 @@ def evaluate_trained(settings):
 # ----------------------------------------------------------------------------- Your own images
 # Numbers without a reason were chosen on pages of tests/pages.py with seeds from 1000 on, and on
 # scikit-learn's digits.
+Image.MAX_IMAGE_PIXELS = 250_000_000  # some phones' photos have 200 megapixels
 CONFIDENT = 0.8  # of the validation images 2.2 % are below, with three of four mistakes
 SIDE = 1280  # pixels of a photo at most
 SMALLEST, LARGEST = 20, 120  # pixels of a digit: larger ones are found in smaller copies
@@ -733,7 +758,7 @@ def read_digits(source, model):
     try:
         image, side = open_grey(source)
     except Exception as error:  # a damaged file raises whatever Pillow thinks of
-        raise InputError(f"{name}: {error}; give a whole picture, or a folder of them") from None
+        raise InputError(f"{name}: {error}; give it whole, as a PNG or JPEG") from None
     readings = []
     for page in copies(image):
         if parts := find_digits(page):
@@ -783,7 +808,8 @@ def plot_readings(readings):
         image, side = open_grey(path)
         width, height = (side * length / max(image.size) for length in image.size)
         original.imshow(image, cmap="gray", extent=(0, width, height, 0))
-        original.set_title(path.name, fontsize=9, parse_math=False)
+        title = os.fsencode(path.name).decode(errors="replace")
+        original.set_title(title, fontsize=9, parse_math=False)
         for digit in (digit for row in rows for digit in row):
             color = BLUE if digit.confident else ORANGE
             left, top, *size = digit.box
@@ -799,7 +825,10 @@ def image_files(paths):
     known = [suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN]
     found = []
     for path in paths:
-        images = [file for file in sorted(path.glob("*")) if file.suffix.lower() in known]
+        files = sorted(path.glob("[!.]*")) if os.path.isdir(path) else []
+        images = [file for file in files if file.suffix.lower() in known]
+        for other in [file for file in files if file not in images]:
+            complain(f"{other}: passed over, Pillow cannot read it; save pictures as PNG or JPEG")
         found += images or [path]
     return found
 
@@ -813,10 +842,14 @@ def predict(settings):
     readings, right = {}, 0
     for path, name in zip(paths, names, strict=True):
         try:
+            if os.path.isdir(path):
+                raise InputError(f"{path}: a folder without pictures; save some as PNG or JPEG")
             readings[path] = read_digits(path, model)
             label = str(int(name)) if labelled else None
             right += row_texts(readings[path]) == [label]
             print(describe(path, readings[path], label, settings.json), flush=True)
+            if getattr(Image.open(path), "n_frames", 1) > 1:
+                complain(f"{path}: its first page was read, no other")
         except InputError as error:
             complain(error)
     if readings:
@@ -921,15 +954,20 @@ def draw(settings):
 
 
 # -------------------------------------------------------------------------------- Command line
-def complain(error):
-    """Print an error as one line on stderr."""
-    print("digit_recognition.py:", " ".join(str(error).split())[:500], file=sys.stderr, flush=True)
+def windows_open():
+    """Return whether Matplotlib opens windows for figures, and have it only save them if not."""
+    try:
+        plt.switch_backend(plt.get_backend())  # MPLBACKEND's, which is not loaded before
+    except ImportError as error:
+        complain(f"figures are saved, but not shown: {error}")
+        plt.switch_backend("agg")
+    return plt.get_backend().lower() in backend_registry.list_builtin(BackendFilter.INTERACTIVE)
 
 
 def main(settings):
     """Do what the settings ask for; return the exit code."""
     advice, code = "", 0
-    windows = plt.get_backend().lower() in backend_registry.list_builtin(BackendFilter.INTERACTIVE)
+    windows = windows_open() and settings.show
     try:
         if settings.predict:
             code = predict(settings)
@@ -942,8 +980,7 @@ def main(settings):
         else:
             advice = "; --resume goes on after the last whole epoch, if there is one"
             train_and_evaluate(settings)
-            advice = ""
-        if settings.show and windows:
+        if windows:
             plt.show()
     except (InputError, OSError) as error:
         complain(error)
@@ -955,6 +992,4 @@ def main(settings):
 
 
 if __name__ == "__main__":
-    if not SETTINGS.show:
-        plt.switch_backend("agg")
     sys.exit(main(SETTINGS))

@@ -29,9 +29,8 @@ def make_settings(*words, **changes):
 def run_script(*arguments, cwd=None, timeout=120, **options):
     """Run the script in a new Python and return the finished process, its output as text."""
     command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=cwd, timeout=timeout, capture_output=True, text=True, check=False, **options
-    )
+    options = {"text": True} | options
+    return subprocess.run(command, cwd=cwd, timeout=timeout, capture_output=True, **options)
 
 
 @pytest.fixture(scope="session")

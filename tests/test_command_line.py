@@ -207,9 +207,9 @@ BAD_INPUT = {
     "--kernel-sizes 5 9": "--kernel-sizes: 9 is too large where 8 x 8 of the images' 28 x 28",
     "--data /no/such/file.npz": str(Path("/no/such/file.npz")),
     "--data ünïcôde.npz": "ünïcôde.npz",
-    "--evaluate": "no such model; train it first",
-    "--evaluate --model /no/such.keras": "such.keras: no such model; train it first",
-    "--predict a.png --model /no/such.keras": "such.keras: no such model; train it first",
+    "--evaluate": "model.keras: no model; train one",
+    "--evaluate --model /no/such.keras": "such.keras: no model; train one",
+    "--predict a.png --model /no/such.keras": "such.keras: no model; train one",
 }
 BAD_DATA = {
     "missing key": lambda p, s: lacking(p / "d.npz", s),

@@ -489,7 +489,11 @@ def test_the_command_line_prints_a_line_an_image_and_draws_a_picture(
         (folder / name).write_text("no image")
     monkeypatch.chdir(tmp_path)
     code, out, err = main("--predict", "my scans", "--output-dir", "out", "--model", network)
-    assert (code, out.count("\n"), err) == (0, 2, "")
+    assert (code, out.count("\n")) == (0, 2)
+    assert [Path(line.split(": ")[1]).name for line in err.splitlines()] == [
+        "notes.txt",
+        "scan.pdf",
+    ]
     assert out.endswith(f"Drawn, the first 20 at most, in {Path('out', 'predictions.png')}\n")
     assert out.startswith(f"{Path('my scans', 'two$_$.PNG')}: 70  (7 ") and " %, 0 " in out
     with Image.open(tmp_path / "out" / "predictions.png") as picture:

@@ -1,0 +1,257 @@
+"""Places: consoles, shells, folders and files as they are on other people's machines."""
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from conftest import SCRIPT, run_script
+from PIL import Image
+
+import digit_recognition as dr
+
+needs_posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such shell or file names")
+TRAIN = ["--limit", "600", "--epochs", "1", "--no-show"]
+
+
+@pytest.fixture
+def seven(digits, tmp_path):
+    """A picture of a 7, in a folder of its own."""
+    (tmp_path / "pictures").mkdir()
+    path = tmp_path / "pictures" / "seven.png"
+    Image.fromarray(digits[0][0]).save(path)
+    return path
+
+
+# ----------------------------------------------------------------------------------- consoles
+
+
+@pytest.mark.parametrize("package", ["keras", "numpy"])
+def test_a_python_without_the_packages_is_told_how_to_install_them(tmp_path, package):
+    (tmp_path / f"{package}.py").write_text(f'raise ImportError("No module named {package!r}")')
+    surroundings = os.environ | {"PYTHONPATH": str(tmp_path)}
+    process = run_script(env=surroundings)
+    assert process.returncode == 1 and process.stderr.count("\n") == 1
+    assert f"No module named '{package}'" in process.stderr
+    assert "python -m pip install -r requirements.txt" in process.stderr
+    assert run_script("--help", env=surroundings).returncode == 0
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_console_of_another_encoding_takes_every_name(seven, network, encoding):
+    named = seven.rename(seven.with_name("é 数字.png"))
+    process = run_script(
+        "--predict", named, seven.parent / "missing 数.png", "--model", network,
+        "--output-dir", seven.parent / "ü 数", env=os.environ | {"PYTHONIOENCODING": encoding},
+        text=False,
+    )  # fmt: skip
+    assert process.returncode == 1 and b"Traceback" not in process.stderr
+    assert b".png: 7  (7 " in process.stdout and b"missing " in process.stderr
+    assert (seven.parent / "ü 数" / "predictions.png").exists()
+
+
+@needs_posix
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_without_streams_it_works_all_the_same(tmp_path, closed):
+    command = shlex.join([sys.executable, str(SCRIPT), *TRAIN, "--output-dir", str(tmp_path)])
+    process = subprocess.run(["bash", "-c", f"{command} {closed}"], capture_output=True, text=True)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert (tmp_path / "model.keras").exists()
+    assert "oneDNN" not in (tmp_path / "history.csv").read_text()
+
+
+def test_a_name_that_is_no_utf_8_is_read_and_drawn(seven, network):
+    named = os.fsdecode(os.fsencode(seven.parent) + b"/\xff 7.png")
+    try:
+        seven.rename(named)
+    except OSError:
+        pytest.skip("the file system takes UTF-8 names only")
+    options = ["--model", network, "--output-dir", seven.parent / "output"]
+    process = run_script("--predict", named, *options)
+    assert (process.returncode, process.stderr) == (0, "") and " 7.png: 7  (7 " in process.stdout
+    assert (seven.parent / "output" / "predictions.png").exists()
+
+
+# ------------------------------------------------------------------------------------ windows
+
+
+def test_a_backend_that_cannot_be_loaded_leaves_files_and_says_so(seven, network):
+    surroundings = os.environ | {"MPLBACKEND": "module://no_such_module"}
+    process = run_script(
+        "--predict", seven, "--model", network, "--output-dir", seven.parent, env=surroundings
+    )
+    assert process.returncode == 0 and process.stdout.startswith(f"{seven}: 7  (7 ")
+    assert process.stderr.count("\n") == 1 and "saved, but not shown" in process.stderr
+    assert (seven.parent / "predictions.png").exists()
+
+
+@pytest.mark.parametrize("backend", ["svg", "pdf", "agg"])
+def test_a_pad_without_a_window_is_refused(network, tmp_path, backend):
+    process = run_script(
+        "--draw", "--model", network, cwd=tmp_path, env=os.environ | {"MPLBACKEND": backend}
+    )
+    assert process.returncode == 1 and process.stderr.count("\n") == 1
+    assert process.stderr.startswith("digit_recognition.py: --draw takes a display")
+
+
+def test_in_a_notebook_no_figure_is_printed_and_the_accuracy_comes_last(tmp_path):
+    """As !python finds it: with a backend of modules, which shows figures by printing them."""
+    (tmp_path / "inline.py").write_text(
+        "from matplotlib.backends.backend_agg import FigureCanvasAgg as FigureCanvas\n"
+        "from matplotlib.backends.backend_agg import FigureManagerBase as FigureManager\n"
+        "def show(*_, **__):\n    print('Figure(1000x400)')\n"
+    )
+    surroundings = os.environ | {"MPLBACKEND": "module://inline", "PYTHONPATH": str(tmp_path)}
+    process = run_script(*TRAIN[:-1], "--output-dir", tmp_path / "output", env=surroundings)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout.splitlines()[-1].startswith("Test accuracy: ")
+
+
+def test_a_callers_figures_and_backend_stay(main, seven, network):
+    mine, backend = plt.figure("mine"), plt.get_backend()
+    main("--predict", seven, "--model", network, "--output-dir", seven.parent, "--no-show")
+    assert mine.number in plt.get_fignums() and plt.get_backend() == backend
+    plt.close("all")
+
+
+# -------------------------------------------------------------------------------------- files
+
+
+def damaged(content):
+    return lambda path, model: path.write_bytes(content)
+
+
+def cut(path, model):
+    model.save(path)
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+def without_softmax(path, model):
+    layers = [keras.Input((28, 28, 1)), *model.layers[:-1], keras.layers.Dense(10, name="logits")]
+    keras.Sequential(layers).save(path)
+
+
+def of_images(path, model):
+    keras.Sequential([keras.Input((28, 28, 1)), *model.layers[:3]]).save(path)
+
+
+MODELS = {  # how it is made, and what the line says
+    "empty": (damaged(b""), "not a zip file"),
+    "foreign": (damaged(b"\x89PNG" * 99), "not a zip file"),
+    "cut": (cut, "not a zip file"),
+    "no probabilities": (without_softmax, "not (n, classes) of probabilities"),
+    "images": (of_images, "not (n, classes) of probabilities"),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_that_is_none_is_called_that(main, seven, network, name):
+    make, expected = MODELS[name]
+    path = seven.parent / "model.keras"
+    make(path, keras.saving.load_model(network))
+    code, out, err = main("--predict", seven, "--model", path)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert f"{path}: no model; train one" in err and expected in err
+
+
+@needs_posix
+def test_names_that_cannot_be_read_do_not_end_the_reading_of_others(main, seven, network):
+    names = ["x" * 5000, "/root/no/such.png", seven]
+    options = ["--model", network, "--output-dir", seven.parent]
+    code, out, err = main("--predict", *names, *options)
+    assert code == 1 and out.startswith(f"{seven}: 7") and err.count("\n") == 2
+
+
+def test_what_cannot_be_read_in_a_folder_is_named_and_dots_are_passed_over(main, seven, network):
+    (seven.parent / "IMG_1.HEIC").write_bytes(b"of a phone")
+    (seven.parent / ".hidden.png").write_bytes(b"of a Mac")
+    (seven.parent / "more").mkdir()
+    options = ["--model", network, "--output-dir", seven.parent.parent / "output"]
+    code, out, err = main("--predict", seven.parent, *options)
+    assert code == 0 and out.startswith(f"{seven}: 7")
+    assert [line.split(": ")[1] for line in err.splitlines()] == [
+        str(seven.parent / "IMG_1.HEIC"),
+        str(seven.parent / "more"),
+    ]
+
+
+def test_a_folder_without_pictures_is_called_that(main, tmp_path, network):
+    code, out, err = main("--predict", tmp_path, "--model", network)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert f"{tmp_path}: a folder without pictures" in err
+
+
+def test_of_several_pages_the_first_is_read_and_that_is_said(main, digits, tmp_path, network):
+    pages = [Image.fromarray(image) for image in digits[0][:3]]
+    pages[0].save(tmp_path / "scan.tiff", save_all=True, append_images=pages[1:])
+    options = ["--model", network, "--output-dir", tmp_path]
+    code, out, err = main("--predict", tmp_path / "scan.tiff", *options)
+    assert code == 0 and out.startswith(f"{tmp_path / 'scan.tiff'}: 7")
+    assert (
+        err
+        == f"digit_recognition.py: {tmp_path / 'scan.tiff'}: its first page was read, no other\n"
+    )
+
+
+def test_a_phones_200_megapixels_are_read(main, digits, tmp_path, network):
+    ink = np.pad(np.asarray(Image.fromarray(digits[0][0]).resize((1400, 1400))), 300)
+    Image.fromarray(255 - ink).resize((16000, 12500)).save(tmp_path / "photo.jpg", quality=50)
+    options = ["--model", network, "--output-dir", tmp_path]
+    code, out, err = main("--predict", tmp_path / "photo.jpg", *options)
+    assert (code, err) == (0, "") and out.startswith(f"{tmp_path / 'photo.jpg'}: 7")
+
+
+@pytest.mark.parametrize("source", [None, b"\x89PNG", 7, np.zeros((2, 3, 4, 5))])
+def test_what_is_no_picture_gets_one_sentence(network, source):
+    with pytest.raises(dr.InputError, match=r"^image: .*; give it whole, as a PNG or JPEG$"):
+        dr.read_digits(source, dr.load_model(network))
+
+
+def test_an_array_with_a_channel_is_read_as_one_without(mnist, network):
+    image, model = mnist[1][0][0], dr.load_model(network)
+    assert image.shape == (28, 28, 1)
+    assert dr.row_texts(dr.read_digits(image, model)) == ["7"]
+    assert dr.row_texts(dr.read_digits(image[..., 0], model)) == ["7"]
+
+
+def test_an_empty_output_folder_is_the_current_one(main, seven, network, monkeypatch):
+    monkeypatch.chdir(seven.parent)
+    code, out, _ = main("--predict", seven, "--model", network, "--output-dir", "")
+    assert code == 0 and out.endswith("in predictions.png\n")
+    assert (seven.parent / "predictions.png").exists()
+
+
+# --------------------------------------------------------------------------- two runs at once
+
+
+def test_a_second_run_in_the_folder_of_a_living_one_is_refused(main, tmp_path):
+    words = ["--limit", "1500", "--epochs", "40", "--batch-size", "16", "--no-show"]
+    command = [sys.executable, str(SCRIPT), *words, "--output-dir", str(tmp_path)]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in first.stdout:
+        if line.startswith("Epoch 2"):
+            break
+    for more in ([], ["--resume"]):
+        code, _, err = main(*words, "--output-dir", tmp_path, *more)
+        assert code == 1 and err.count("\n") == 1
+        assert f"another run is at work in {tmp_path / 'unfinished'}" in err
+    out, err = first.communicate(timeout=120)
+    assert (first.returncode, err) == (0, "") and "Epoch 40/40" in out
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 41
+
+
+@needs_posix
+def test_a_killed_run_keeps_no_other_from_the_folder(main, tmp_path):
+    command = [sys.executable, str(SCRIPT), *TRAIN, "--output-dir", str(tmp_path)]
+    killed = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "unfinished").exists():
+        time.sleep(0.01)
+        assert killed.poll() is None
+    killed.kill()
+    killed.communicate()
+    assert main(*TRAIN, "--output-dir", tmp_path)[0] == 0
