@@ -563,13 +563,15 @@ def evaluate_trained(settings):
 # scikit-learn's digits.
 Image.MAX_IMAGE_PIXELS = 250_000_000  # some phones' photos have 200 megapixels
 CONFIDENT = 0.8  # of the validation images 2.2 % are below, with three of four mistakes
-SIDE = 1280  # pixels of a photo at most
-SMALLEST, LARGEST = 20, 120  # pixels of a digit: larger ones are found in smaller copies
+AREA = 3_000_000  # pixels of a picture at most: 3 mm on a page of A4 are 20 of them
+SMALLEST, LARGEST = 14, 120  # pixels of a digit: larger ones are found in smaller copies
+LINE = 150  # pixels: a line of the paper is longer than a digit's strokes
 STROKE = 41  # pixels, wider than the strokes of a digit of LARGEST pixels
 DARK = 10  # grey levels, below which paper says nothing of the light
-FAINTEST = 0.4  # ink: 6 of 255 grey levels on white paper
+FAINTEST = 1.2  # ink: 19 of 255 grey levels on white paper, where shade is less
 GRAIN = 27  # ink is so many times as strong as the paper's grain, or is grain
 EDGE = 0.4  # share of a stroke's ink at its edge
+SHARP = 0.1  # ink by which it falls at its edge from pixel to pixel, where shade falls by less
 NEUTRAL = 0.7  # probability of a digit that speaks neither for a reading nor against it
 
 
@@ -596,7 +598,7 @@ class Digit(NamedTuple):
 
 
 def open_grey(source):
-    """Return a grey, upright Pillow image, no side over SIDE, and the original's longer side.
+    """Return a grey, upright Pillow image of AREA at most, and the original's longer side.
 
     source: a path, a Pillow image, or an array, uint8 (height, width) or (height, width, 1).
     """
@@ -605,16 +607,19 @@ def open_grey(source):
     image = source if isinstance(source, Image.Image) else Image.open(source)
     side = max(image.size)
     if image is not source:
-        image.draft("L", (SIDE, SIDE))  # a large JPEG is decoded at a fraction of its size
+        image.draft("L", (1700, 1700))  # a large JPEG is decoded at a fraction of its size
     image = ImageOps.exif_transpose(image)
     if image.mode[0] in "IF":  # 16 bits and more, which convert() would clip
         values = np.asarray(image, np.float32) - min(image.getextrema())
         image = Image.fromarray(np.uint8(255 * values / max(values.max(), 1e-9)))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        grounds = [Image.new("RGBA", image.size, color) for color in ("white", "black")]
+        laid = [Image.alpha_composite(ground, image).convert("L") for ground in grounds]
+        image = max(laid, key=np.ptp)  # on the ground that it stands out from
     image = image.convert("L")
-    image.thumbnail((SIDE, SIDE))
+    shrink = max(1, (image.width * image.height / AREA) ** 0.5)
+    image.thumbnail([length / shrink for length in image.size])
     return image, side
 
 
@@ -631,9 +636,9 @@ def copies(image):
 
 
 def without_lines(ink):
-    """Return ink, float (height, width), less thin horizontal lines longer than any digit."""
-    thick = ndimage.grey_dilation(ink, (5, 1))  # so that a line may be slanted
-    line = ndimage.grey_opening(thick, (1, LARGEST))
+    """Return ink, float (height, width), less thin horizontal lines as long as LINE."""
+    thick = ndimage.grey_dilation(ink, (7, 1))  # so that a line may be slanted
+    line = ndimage.grey_opening(thick, (1, LINE))
     thin = ink - ndimage.grey_opening(ink, (7, 1))  # what crosses a line is not thin
     return ink - np.minimum(line, thin)
 
@@ -697,6 +702,12 @@ def grow_around_small_parts(near, parts):
             near[top:bottom, left:right] = True
 
 
+def is_sharp(part, steep):
+    """Return whether a part has edges as strokes have; steep: the gradient of the page's ink."""
+    own = steep[part.top : part.top + part.height, part.left : part.left + part.width]
+    return np.percentile(own[part.ink > 0], 80) > SHARP
+
+
 def find_digits(page):
     """Return the dark digits of a grey Pillow image, a list of parts."""
     ink = lift_ink(page)
@@ -706,7 +717,9 @@ def find_digits(page):
     parts = find_parts(ink, stroke, near)
     height = usual_height(parts)
     tall = [part for part in parts if part.height > max(SMALLEST, 0.5 * height)]
-    return [part for part in tall if max(part.width, part.height) < 2 * height]
+    fit = [part for part in tall if max(part.width, part.height) < 2 * height]
+    steep = ndimage.gaussian_gradient_magnitude(ink, 1)
+    return [part for part in fit if is_sharp(part, steep)]
 
 
 def to_mnist_form(ink):

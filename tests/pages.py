@@ -2,7 +2,8 @@
 
 A page has 1 to 6 rows of 1 to 10 digits, 0.3 to 12 megapixels, one pen and one writer's set: seven
 of eight pages are of MNIST's test images, the eighth of scikit-learn's. Sizes, slants, baselines,
-spaces, light, grain and focus vary. Seeds from 1000 on chose the reader's constants.
+spaces, light, grain and focus vary. Seeds from 1000 on chose the reader's constants; the table in
+tests/README.md is of seeds from 5000 on, which were used for it alone, once.
 """
 
 import functools
@@ -15,10 +16,10 @@ from sklearn.datasets import load_digits
 import digit_recognition as dr
 
 KINDS = {  # what the table calls them, and how many pages of each it reads
-    "plain": ("pages, plain paper, uneven light, grain", 40),
-    "lined": ("pages, ruled or squared paper", 40),
-    "shadow": ("pages with a hard shadow", 20),
-    "table": ("pages with the table in the picture", 20),
+    "plain": ("pages, plain paper, uneven light, grain", 60),
+    "lined": ("pages, ruled or squared paper", 60),
+    "shadow": ("pages with a hard shadow", 60),
+    "table": ("pages with the table in the picture", 60),
     "single": ("single digits beside or over grid lines", 200),
 }
 
@@ -181,7 +182,7 @@ def distance(text, other):
     return row[-1]
 
 
-def page_rows(model, first_seed=0):
+def page_rows(model, first_seed=5000):
     """Return {name: share}: digits read right, in the right row and order, for each of KINDS.
 
     Wrong, missing and added digits and rows each cost one digit.

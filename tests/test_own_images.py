@@ -214,7 +214,8 @@ def test_thin_pencil_and_thick_marker_are_kept(width, model):
     ImageDraw.Draw(image).line([(60, 60), (140, 60), (90, 240)], fill=90, width=width)
     (digit,) = digits_in(image, model)
     solid = digit.image > 127
-    assert 30 < solid.sum() < 130 and solid.any(axis=1).sum() >= 18
+    assert 20 < solid.sum() < 130 and solid.any(axis=1).sum() >= 18
+    assert digit.label == 7 and digit.confident
 
 
 @pytest.mark.parametrize("extension", ["png", "jpg", "bmp", "gif", "tiff", "webp"])
@@ -399,6 +400,49 @@ def test_pages_of_handwriting_are_read(model):
         text = "\n".join(rows)
         found = read(page, model)
         assert pages.distance(text, found) <= 0.1 * len(text) + 1
+
+
+def softly_lit(kind):
+    """A blank sheet of paper, as a Pillow image: nothing is written on it."""
+    y, x = np.meshgrid(np.linspace(-1, 1, 400), np.linspace(-1, 1, 600), indexing="ij")
+    shade = {
+        "vignette": -25 * (x**2 + y**2),
+        "lamp": 40 * np.exp(-((x + 0.3) ** 2 + (y + 0.4) ** 2)) - 30,
+        "fold": -5 * np.exp(-((x - 0.1) ** 2) / 0.002),
+    }[kind]
+    grain = np.random.default_rng(0).normal(0, 2, x.shape)
+    return Image.fromarray(np.uint8((225 + shade + grain).clip(0, 255)))
+
+
+@pytest.mark.parametrize("kind", ["vignette", "lamp", "fold"])
+def test_soft_shade_on_a_blank_sheet_is_no_digit(model, kind):
+    with pytest.raises(dr.InputError, match="no digit stands out"):
+        dr.read_digits(softly_lit(kind), model)
+
+
+def test_digits_of_3_mm_on_a_scan_of_a4_are_read(digits, model):
+    page = np.zeros((1754, 1240), np.float32)  # at 150 pixels an inch
+    for place, image in enumerate(digits[0][:16]):
+        row, column = divmod(place, 8)
+        page[300 + 60 * row : 325 + 60 * row, 200 + 40 * column : 225 + 40 * column] = enlarge(
+            image, 25
+        )
+    text = "".join(map(str, digits[1][:16]))
+    found = read(on_paper(page, np.random.default_rng(0), 0.01), model)
+    assert pages.distance(f"{text[:8]}\n{text[8:]}", found) <= 1
+
+
+@pytest.mark.parametrize("color", [0, 255])
+def test_strokes_on_transparency_are_laid_on_what_they_stand_out_from(digits, model, color):
+    ink = np.pad(enlarge(digits[0][0], 112), 30)
+    drawing = Image.new("LA", ink.shape[::-1], color)
+    drawing.putalpha(Image.fromarray(np.uint8(255 * ink)))
+    assert read(drawing, model) == "7"
+
+
+def test_the_bar_of_a_large_4_is_no_line_of_the_paper(model):
+    page = stroke((620, 150, 400, 480, 900, 470), (640, 400, 632, 690), size=(1500, 800))
+    assert read(page, model) == "4"
 
 
 BAD_IMAGES = {
