@@ -198,6 +198,22 @@ def test_of_several_pages_the_first_is_read_and_that_is_said(main, digits, tmp_p
     )
 
 
+def test_a_damaged_later_page_does_not_end_the_reading(main, digits, tmp_path, network, seven):
+    path = tmp_path / "scan.tiff"
+    pages = [Image.fromarray(image) for image in digits[0][:2]]
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    content = path.read_bytes()
+    first = int.from_bytes(content[4:8], "little")
+    link = first + 2 + 12 * int.from_bytes(content[first : first + 2], "little")
+    beyond = (len(content) + 999).to_bytes(4, "little")
+    path.write_bytes(content[:link] + beyond + content[link + 4 :])
+    with pytest.raises(TypeError), Image.open(path) as image:
+        assert image.n_frames  # as Pillow has it
+    options = ["--model", network, "--output-dir", tmp_path]
+    code, out, _ = main("--predict", path, seven, *options)
+    assert code == 0 and [line.split(": ")[1][:1] for line in out.splitlines()[:2]] == ["7", "7"]
+
+
 def test_a_phones_200_megapixels_are_read(main, digits, tmp_path, network):
     ink = np.pad(np.asarray(Image.fromarray(digits[0][0]).resize((1400, 1400))), 300)
     Image.fromarray(255 - ink).resize((16000, 12500)).save(tmp_path / "photo.jpg", quality=50)
