@@ -326,7 +326,7 @@ def score(probabilities, labels):
     predicted = probabilities.argmax(axis=1)
     wrong = int((predicted != labels).sum())
     accuracy = 1 - wrong / count
-    interval = binomtest(count - wrong, count).proportion_ci(method="wilson")
+    interval = binomtest(count - wrong, count).proportion_ci(method="wilson")  # 95 %, Wilson, 1927
     loss = log_loss(labels, probabilities, labels=every_label)
     options = {"labels": every_label, "zero_division": 0}
     report = classification_report(labels, predicted, digits=4, **options)
@@ -473,7 +473,7 @@ def save_results(folder, name, metrics, figures, settings):
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 # In that order. MNIST's test images are called t10k-images, those of other sets test-images.
 IDX_FILES = ("*train-images*", "*train-labels*", "*[kt]-images*", "*[kt]-labels*")
-DATA_FORM = "--data takes a folder of IDX files, or of pictures and tables, as NumPy arrays, "
+DATA_FORM = "--data takes a folder of IDX files or an .npz; pictures and tables become one by "
 DATA_FORM += 'np.savez("set.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)'
 
 
@@ -513,15 +513,15 @@ def read_data_set(path):
     try:
         if path.is_dir():
             x_train, y_train, x_test, y_test = (read_idx(path, pattern) for pattern in IDX_FILES)
+            if any(path.glob("emnist-*")):
+                print("EMNIST's images are stored transposed: they are turned upright")
+                x_train, x_test = x_train.swapaxes(1, 2), x_test.swapaxes(1, 2)
         else:
             # NumPy alone would take what is no archive for a pickle, and say so.
             with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as stored:
                 if not set(ARRAYS) <= set(stored.files):
                     raise ValueError(f"it has the arrays {', '.join(stored.files)}")
                 x_train, y_train, x_test, y_test = (stored[name] for name in ARRAYS)
-        if path.is_dir() and any(path.glob("emnist-*")):
-            print("EMNIST's images are stored transposed: they are turned upright")
-            x_train, x_test = x_train.swapaxes(1, 2), x_test.swapaxes(1, 2)
         training, test = check_part(x_train, y_train), check_part(x_test, y_test)
         if training[0].shape[1:] != test[0].shape[1:] or test[1].max() > training[1].max():
             raise ValueError("its test images have another size, or labels that are not trained")
@@ -840,7 +840,7 @@ def image_files(paths):
     for path in paths:
         files = sorted(path.glob("[!.]*")) if os.path.isdir(path) else []
         images = [file for file in files if file.suffix.lower() in known]
-        for other in [file for file in files if file not in images]:
+        for other in sorted(set(files) - set(images)):
             complain(f"{other}: passed over, Pillow cannot read it; save pictures as PNG or JPEG")
         found += images or [path]
     return found

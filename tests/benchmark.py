@@ -83,8 +83,7 @@ def print_table(rows):
         accuracies = [100 * run["test_accuracy"] for run in runs]
         spread = statistics.stdev(accuracies) if len(runs) > 1 else 0.0
         each = " ".join(f"{accuracy:.2f}" for accuracy in accuracies)
-        epochs = runs[0]["epochs"] if "epochs" in runs[0] else runs[0]["settings"]["epochs"]
-        columns = [name, epochs]
+        columns = [name, runs[0]["settings"]["epochs"]]
         columns.append(f"{statistics.mean(accuracies):.3f} %, {spread:.3f}, {each}")
         for key in ("train_seconds", "train_cpu_seconds", "seconds"):
             columns.append(f"{middle(runs, key):.1f}")

@@ -19,11 +19,9 @@ QUICK = ["--limit", "12000", "--epochs", "3"]
 matplotlib.use("agg")
 
 
-def make_settings(*words, **changes):
-    """The settings of a command line, but for the changes."""
-    settings = digit_recognition.parse_settings([str(word) for word in words])
-    vars(settings).update(changes)
-    return settings
+def make_settings(*words):
+    """The settings of a command line."""
+    return digit_recognition.parse_settings([str(word) for word in words])
 
 
 def run_script(*arguments, cwd=None, timeout=120, **options):

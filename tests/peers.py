@@ -79,7 +79,7 @@ def figures(accuracy, epochs, seconds, cpu_seconds):
     """Return the figures of a run under the names that the script's metrics.json uses."""
     return {
         "test_accuracy": float(accuracy),
-        "epochs": epochs,
+        "settings": {"epochs": epochs},
         "train_seconds": seconds,
         "train_cpu_seconds": cpu_seconds,
     }
