@@ -125,7 +125,6 @@ try:
     import tensorflow as tf
     from keras import layers, ops
     from matplotlib.backends import BackendFilter, backend_registry
-    from matplotlib.patches import Rectangle
     from matplotlib.widgets import Button, LassoSelector
     from PIL import Image, ImageDraw, ImageOps
     from scipy import ndimage
@@ -347,14 +346,9 @@ def score(probabilities, labels):
 BLUE, ORANGE = "#0072b2", "#d55e00"  # colour-blind people tell these apart (Okabe and Ito, 2008)
 
 
-def new_figure(title, width, height):
-    """Return an empty figure of so many inches, whose window is named by its title."""
-    return plt.figure(title, (width, height), layout="constrained", clear=True)
-
-
 def plot_history(history):
     """Return a figure of training and validation accuracy and loss over the epochs."""
-    figure = new_figure("Training curves", 10, 4)
+    figure = plt.figure("Training curves", (10, 4), layout="constrained", clear=True)
     for axis, name in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
         axis.plot(history["epoch"], history[name], "o-", color=BLUE, label="training, changed")
         axis.plot(history["epoch"], history[f"val_{name}"], "s--", color=ORANGE, label="validation")
@@ -367,7 +361,7 @@ def plot_history(history):
 
 def plot_digits(title, images, labels, probabilities):
     """Return a figure of up to 28 images with predicted and true labels; wrong ones in orange."""
-    figure = new_figure(title, 10, 6.5)
+    figure = plt.figure(title, (10, 6.5), layout="constrained", clear=True)
     figure.suptitle(title)
     axes = figure.subplots(4, 7, subplot_kw={"frame_on": False, "xticks": [], "yticks": []})
     for axis, image, label, row in zip(axes.flat, images, labels, probabilities, strict=False):
@@ -390,7 +384,7 @@ def plot_confusion(labels, probabilities):
     """Return a figure of how often each of the labels was taken for which."""
     classes = probabilities.shape[1]
     side = min(max(6.5, 0.6 * classes), 30)  # a laptop's screen shows seven inches
-    figure = new_figure("Confusion matrix", side, side)
+    figure = plt.figure("Confusion matrix", (side, side), layout="constrained", clear=True)
     display = ConfusionMatrixDisplay.from_predictions(
         labels,
         probabilities.argmax(axis=1),
@@ -815,7 +809,7 @@ def as_page(rows):
 
 def plot_readings(readings):
     """Return a figure of {path: rows of Digit}: images with boxes, and what the network saw."""
-    figure = new_figure("What was read", 10, 3 * len(readings))
+    figure = plt.figure("What was read", (10, 3 * len(readings)), layout="constrained", clear=True)
     axes = figure.subplots(len(readings), 2, squeeze=False, subplot_kw={"xticks": [], "yticks": []})
     for (original, seen), (path, rows) in zip(axes, readings.items(), strict=True):
         image, side = open_grey(path)
@@ -826,7 +820,7 @@ def plot_readings(readings):
         for digit in (digit for row in rows for digit in row):
             color = BLUE if digit.confident else ORANGE
             left, top, *size = digit.box
-            original.add_patch(Rectangle((left, top), *size, fill=False, color=color))
+            original.add_patch(plt.Rectangle((left, top), *size, fill=False, color=color))
             original.text(left, top, digit.label, color=color, fontsize=9, ha="right", va="bottom")
         seen.imshow(as_page(rows), cmap="gray_r")
         seen.set_title("what the network saw", fontsize=9)
