@@ -406,32 +406,38 @@ def train_and_evaluate(settings):
     print(f"Training on {len(training[0])} images, validating on {len(validation[0])}", flush=True)
     began, cpu_began = time.perf_counter(), time.process_time()
     history = train(model, batches, validation, settings)
-    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
+    facts = {"settings": vars(settings), "train_seconds": time.perf_counter() - began}
+    facts["train_cpu_seconds"] = time.process_time() - cpu_began
 
-    metrics, report, figures = evaluate(model, *test)
-    metrics |= {"train_seconds": seconds, "train_cpu_seconds": cpu_seconds}
-    figures["training_curves.png"] = plot_history(history)
     with replacing(settings.output_dir) as folder:
         model.save(folder / "model.keras")
         table, header = np.column_stack(list(history.values())), ",".join(history)
         np.savetxt(folder / "history.csv", table, "%.6g", ",", header=header, comments="")
-        save_results(folder, "metrics.json", metrics, figures, settings)
+        plot_history(history).savefig(folder / "training_curves.png", dpi=120)
+        report = evaluate(model, *test, folder, facts)
     shutil.rmtree(settings.output_dir / "unfinished", ignore_errors=True)
     print(f"Saved in {settings.output_dir}\n{report}", flush=True)
 
 
-def evaluate(model, images, labels):
-    """Return test metrics, a dict, their report, a text, and figures, a dict by file name."""
+def evaluate(model, images, labels, folder, facts):
+    """Save test metrics, with other facts of the run, and figures in a folder; return a report."""
     model.steps_per_execution = 1  # sixteen, as in training, cost predict half a second to trace
     probabilities = model.predict(images, batch_size=500, verbose=0)
     metrics, report = score(probabilities, labels)
-    metrics["parameters"] = model.count_params()
+    metrics |= facts | {
+        "parameters": model.count_params(),
+        "machine": f"{platform.platform()}, {os.cpu_count()} cores, Python {sys.version}",
+        "versions": {module.__name__: module.__version__ for module in (tf, keras, np)},
+    }
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, default=str) + "\n")
     figures = {
         "sample_predictions.png": plot_digits("Test images", images, labels, probabilities),
         "confusion_matrix.png": plot_confusion(labels, probabilities),
         "mistakes.png": plot_mistakes(images, labels, probabilities),
     }
-    return metrics, report, figures
+    for name, figure in figures.items():
+        figure.savefig(folder / name, dpi=120)
+    return report
 
 
 @contextlib.contextmanager
@@ -442,18 +448,6 @@ def replacing(folder):
         yield Path(fresh)
         for file in Path(fresh).iterdir():
             os.replace(file, folder / file.name)
-
-
-def save_results(folder, name, metrics, figures, settings):
-    """Write metrics, and what repeats them, into a JSON file of that name, and figures."""
-    metrics = metrics | {
-        "settings": vars(settings),
-        "machine": f"{platform.platform()}, {os.cpu_count()} cores, Python {sys.version}",
-        "versions": {module.__name__: module.__version__ for module in (tf, keras, np)},
-    }
-    (folder / name).write_text(json.dumps(metrics, indent=1, default=str) + "\n")
-    for picture, figure in figures.items():
-        figure.savefig(folder / picture, dpi=120)
 
 
 # ---------------------------------------------------------------------------- Other data sets
@@ -538,11 +532,9 @@ def evaluate_trained(settings):
     model = load_model(settings.model, images.shape[1:])
     if model.output_shape[1] < classes:
         raise InputError(f"{settings.model} tells {model.output_shape[1]} labels, not {classes}")
-    metrics, report, figures = evaluate(model, images, labels)
-    figures = {f"evaluation-{name}": figure for name, figure in figures.items()}
-    with replacing(settings.output_dir) as folder:
-        save_results(folder, "evaluation.json", metrics, figures, settings)
-    print(f"Saved in {settings.output_dir}\n{report}", flush=True)
+    with replacing(settings.output_dir / "evaluation") as folder:
+        report = evaluate(model, images, labels, folder, {"settings": vars(settings)})
+    print(f"Saved in {settings.output_dir / 'evaluation'}\n{report}", flush=True)
 
 
 # ----------------------------------------------------------------------------- Your own images
