@@ -145,24 +145,19 @@ class InputError(ValueError):
 BUNDLED_DATA = Path(__file__).resolve().parent / "data" / "mnist.npz"
 
 
-def load_mnist():
-    """Return MNIST, (x_train, y_train), (x_test, y_test); InputError if it cannot be had."""
-    try:
-        if not BUNDLED_DATA.exists():
-            return keras.datasets.mnist.load_data()
-        with np.load(BUNDLED_DATA) as stored:
-            training = stored["x_train"], stored["y_train"]
-            return training, (stored["x_test"], stored["y_test"])
-    except Exception as error:  # a failed download and damaged bytes raise many kinds
-        raise InputError(f"{BUNDLED_DATA}: {error}; restore it, or delete what is left") from None
-
-
 def load_data(path=None, limit=None):
     """Return (x_train, y_train), (x_test, y_test), classes: of MNIST, or of the data set at path.
 
     Images are uint8 (n, height, width, 1), labels int64 (n,): the first limit of each part.
     """
-    (x_train, y_train), (x_test, y_test) = read_data_set(Path(path)) if path else load_mnist()
+    path = path or BUNDLED_DATA
+    try:
+        if path == BUNDLED_DATA and not path.exists():
+            (x_train, y_train), (x_test, y_test) = keras.datasets.mnist.load_data()
+        else:
+            (x_train, y_train), (x_test, y_test) = read_data_set(path)
+    except Exception as error:  # damaged bytes and a failed download raise many kinds
+        raise InputError(f"{path}: {error}; {DATA_FORM}") from None
     classes = max(2, int(y_train.max()) + 1)
     training = x_train[:limit, ..., np.newaxis], y_train[:limit].astype(np.int64)
     test = x_test[:limit, ..., np.newaxis], y_test[:limit].astype(np.int64)
@@ -490,24 +485,19 @@ def check_part(images, labels):
 
 
 def read_data_set(path):
-    """Return (x_train, y_train), (x_test, y_test) of a data set; InputError if it is unfit."""
-    try:
-        if path.is_dir():
-            x_train, y_train, x_test, y_test = (read_idx(path, pattern) for pattern in IDX_FILES)
-            if any(path.glob("emnist-*")):
-                print("EMNIST's images are stored transposed: they are turned upright")
-                x_train, x_test = x_train.swapaxes(1, 2), x_test.swapaxes(1, 2)
-        else:
-            # NumPy alone would take what is no archive for a pickle, and say so.
-            with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as stored:
-                if not set(ARRAYS) <= set(stored.files):
-                    raise ValueError(f"it has the arrays {', '.join(stored.files)}")
-                x_train, y_train, x_test, y_test = (stored[name] for name in ARRAYS)
-        training, test = check_part(x_train, y_train), check_part(x_test, y_test)
-        if training[0].shape[1:] != test[0].shape[1:] or test[1].max() > training[1].max():
-            raise ValueError("its test images have another size, or labels that are not trained")
-    except Exception as error:  # damaged bytes make gzip, zipfile and NumPy raise many kinds
-        raise InputError(f"{path}: {error}; {DATA_FORM}") from None
+    """Return (x_train, y_train), (x_test, y_test) of a data set; raise what is wrong with it."""
+    if path.is_dir():
+        x_train, y_train, x_test, y_test = (read_idx(path, pattern) for pattern in IDX_FILES)
+        if any(path.glob("emnist-*")):
+            print("EMNIST's images are stored transposed: they are turned upright")
+            x_train, x_test = x_train.swapaxes(1, 2), x_test.swapaxes(1, 2)
+    else:
+        # NumPy alone would take what is no archive for a pickle, and say so.
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as stored:
+            x_train, y_train, x_test, y_test = (stored[name] for name in ARRAYS)
+    training, test = check_part(x_train, y_train), check_part(x_test, y_test)
+    if training[0].shape[1:] != test[0].shape[1:] or test[1].max() > training[1].max():
+        raise ValueError("its test images have another size, or labels that are not trained")
     return training, test
 
 
