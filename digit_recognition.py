@@ -803,22 +803,20 @@ def plot_readings(readings):
 
 
 def image_files(paths):
-    """Return the paths of images, those in folders among them in the order of their names."""
+    """Yield the paths of images, those in folders among them in the order of their names."""
     known = [suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN]
-    found = []
     for path in paths:
         files = sorted(path.glob("[!.]*")) if os.path.isdir(path) else []
         images = [file for file in files if file.suffix.lower() in known]
         for other in sorted(set(files) - set(images)):
             complain(f"{other}: passed over, Pillow cannot read it; save pictures as PNG or JPEG")
-        found += images or [path]
-    return found
+        yield from images or [path]
 
 
 def predict(settings):
     """Read the images of --predict, draw the first 20; return 1 if any could not be read."""
     model = load_model(settings.model)
-    paths = image_files(settings.predict)
+    paths = list(image_files(settings.predict))
     names = [path.parent.name for path in paths]  # the true labels, as in mine/7/photo.jpg
     labelled = all(name.isdecimal() and int(name) < model.output_shape[1] for name in names)
     readings, right = {}, 0
