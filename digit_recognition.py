@@ -425,13 +425,10 @@ def evaluate(model, images, labels, folder, facts):
         "versions": {module.__name__: module.__version__ for module in (tf, keras, np)},
     }
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, default=str) + "\n")
-    figures = {
-        "sample_predictions.png": plot_digits("Test images", images, labels, probabilities),
-        "confusion_matrix.png": plot_confusion(labels, probabilities),
-        "mistakes.png": plot_mistakes(images, labels, probabilities),
-    }
-    for name, figure in figures.items():
-        figure.savefig(folder / name, dpi=120)
+    sample = plot_digits("Test images", images, labels, probabilities)
+    sample.savefig(folder / "sample_predictions.png", dpi=120)
+    plot_confusion(labels, probabilities).savefig(folder / "confusion_matrix.png", dpi=120)
+    plot_mistakes(images, labels, probabilities).savefig(folder / "mistakes.png", dpi=120)
     return report
 
 
