@@ -843,9 +843,6 @@ def predict(settings):
 
 
 # ---------------------------------------------------------------------------- A pad to draw on
-PAD_HINT = "Draw digits here.  Keys: c clear, z undo, s save, q quit"
-
-
 def draw_strokes(strokes):
     """Return strokes, lists of (x, y) in pixels, as a grey Pillow image, black on white."""
     image = Image.new("L", (800, 400), 255)
@@ -912,7 +909,7 @@ class Pad:
             seen.imshow(as_page(rows), cmap="gray_r")
             probabilities = rows[-1][-1].probabilities
         except InputError:  # so far there is nothing to read
-            self.axes["pad"].set_title(PAD_HINT, fontsize=12)
+            self.axes["pad"].set_title("Draw digits here.  Keys: c clear, z undo, s save, q quit")
         self.paper.set_data(drawing)
         self.axes["pad"].set(xticks=[], yticks=[])
         seen.set(title="what the network saw", xticks=[], yticks=[])
