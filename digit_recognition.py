@@ -315,15 +315,13 @@ def score(probabilities, labels):
     accuracy = 1 - wrong / count
     interval = binomtest(count - wrong, count).proportion_ci(method="wilson")  # 95 %, Wilson, 1927
     loss = log_loss(labels, probabilities, labels=every_label)
-    options = {"labels": every_label, "zero_division": 0}
-    report = classification_report(labels, predicted, digits=4, **options)
+    report = classification_report(labels, predicted, labels=every_label, digits=4, zero_division=0)
     metrics = {
         "test_accuracy": accuracy,
         "test_interval": [interval.low, interval.high],
         "test_errors": wrong,
         "test_images": count,
         "test_loss": loss,
-        "report": classification_report(labels, predicted, output_dict=True, **options),
     }
     spread = f"95 % interval {100 * interval.low:.2f}-{100 * interval.high:.2f} %"
     answer = f"{100 * accuracy:.2f} % ({wrong} of {count} wrong, {spread})"
