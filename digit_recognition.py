@@ -52,9 +52,12 @@ def parse_settings(words=None):
         allow_abbrev=False,
     )
     number = {"type": whole_number, "metavar": "N"}
-    group = parser.add_argument_group("data")
-    group.add_argument("--data", type=Path, metavar="SET", help="folder or .npz (default: MNIST)")
-    group.add_argument("--limit", **number, help="read only the first N images of each part")
+    parser.add_argument("--data", type=Path, metavar="SET", help="folder or .npz (default: MNIST)")
+    parser.add_argument("--limit", **number, help="read only the first N images of each part")
+    parser.add_argument("--output-dir", type=Path, default="output", help="(default: output)")
+    parser.add_argument("--model", type=Path, metavar="FILE", help="(default: model.keras there)")
+    parser.add_argument("--json", action="store_true", help="print what is read as JSON")
+    parser.add_argument("--no-show", dest="show", action="store_false", help="open no windows")
     group = parser.add_argument_group("network; the first three take a number a convolution")
     group.add_argument("--filters", **number, nargs="+", default=[16, 64], help="(default: 16 64)")
     group.add_argument("--kernel-sizes", **number, nargs="+", default=[5, 3], help="(default: 5 3)")
@@ -74,11 +77,6 @@ def parse_settings(words=None):
     group.add_argument("--evaluate", action="store_true", help="evaluate the trained network")
     group.add_argument("--predict", type=Path, nargs="+", metavar="IMAGE", help="or a folder")
     group.add_argument("--draw", action="store_true", help="open a pad to draw digits on")
-    group = parser.add_argument_group("files and windows")
-    group.add_argument("--output-dir", type=Path, default="output", help="(default: output)")
-    group.add_argument("--model", type=Path, metavar="FILE", help="(default: model.keras there)")
-    group.add_argument("--json", action="store_true", help="print what is read as JSON")
-    group.add_argument("--no-show", dest="show", action="store_false", help="open no windows")
 
     settings = parser.parse_args(words)
     if not len(settings.filters) == len(settings.kernel_sizes) == len(settings.pool_sizes):
