@@ -343,7 +343,7 @@ def plot_history(history):
     return figure
 
 
-def plot_digits(title, images, labels, probabilities):
+def plot_digits(images, labels, probabilities, title="Test images"):
     """Return a figure of up to 28 images with predicted and true labels; wrong ones in orange."""
     figure = plt.figure(title, (10, 6.5), layout="constrained", clear=True)
     figure.suptitle(title)
@@ -361,7 +361,7 @@ def plot_mistakes(images, labels, probabilities):
     """Return a figure of the images that were taken for another digit with most confidence."""
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     worst = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
-    return plot_digits("The worst mistakes", images[worst], labels[worst], probabilities[worst])
+    return plot_digits(images[worst], labels[worst], probabilities[worst], "The worst mistakes")
 
 
 def plot_confusion(labels, probabilities):
@@ -421,8 +421,7 @@ def evaluate(model, images, labels, folder, facts):
         "versions": {module.__name__: module.__version__ for module in (tf, keras, np)},
     }
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, default=str) + "\n")
-    sample = plot_digits("Test images", images, labels, probabilities)
-    sample.savefig(folder / "sample_predictions.png", dpi=120)
+    plot_digits(images, labels, probabilities).savefig(folder / "sample_predictions.png", dpi=120)
     plot_confusion(labels, probabilities).savefig(folder / "confusion_matrix.png", dpi=120)
     plot_mistakes(images, labels, probabilities).savefig(folder / "mistakes.png", dpi=120)
     return report

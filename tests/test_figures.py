@@ -35,7 +35,7 @@ def test_the_curves_are_the_history():
 def test_each_digit_says_what_it_was_read_as_and_what_it_is(mnist):
     images, labels = (array[:3] for array in mnist[1])
     probabilities = np.eye(10)[[labels[0], (labels[1] + 1) % 10, labels[2]]] * 0.9
-    figure = dr.plot_digits("some", images, labels, probabilities)
+    figure = dr.plot_digits(images, labels, probabilities)
     titles = [axis.title for axis in figure.axes if axis.get_title()]
     assert titles[0].get_text() == f"predicted {labels[0]}, true {labels[0]}\n90.0%"
     assert (
