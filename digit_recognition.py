@@ -743,12 +743,10 @@ def read_digits(source, model):
 
 
 def row_texts(rows, doubt=""):
-    """Return a text for each row of digits, with the mark of doubt after those in doubt."""
-    texts = []
+    """Yield a text for each row of digits, with the mark of doubt after those in doubt."""
     for row in rows:
         words = [f"{digit.label}{'' if digit.confident else doubt}" for digit in row]
-        texts.append((" " if len(row[0].probabilities) > 10 else "").join(words))
-    return texts
+        yield (" " if len(row[0].probabilities) > 10 else "").join(words)
 
 
 def describe(path, rows, label, as_json):
@@ -761,7 +759,7 @@ def describe(path, rows, label, as_json):
         found["confident"] = all(digit.confident for digit in digits)
         return json.dumps(found if label is None else found | {"true": int(label)})
     shares = ", ".join(f"{digit.label} {100 * digit.probability:.1f} %" for digit in digits)
-    truth = "" if label is None or row_texts(rows) == [label] else f"  WRONG, true {label}"
+    truth = "" if label is None or list(row_texts(rows)) == [label] else f"  WRONG, true {label}"
     return f"{path}: {' / '.join(row_texts(rows, doubt='?'))}  ({shares}){truth}"
 
 
@@ -818,7 +816,7 @@ def predict(settings):
                 raise InputError(f"{path}: a folder without pictures; save some as PNG or JPEG")
             readings[path] = read_digits(path, model)
             label = str(int(name)) if labelled else None
-            right += row_texts(readings[path]) == [label]
+            right += list(row_texts(readings[path])) == [label]
             print(describe(path, readings[path], label, settings.json), flush=True)
             # Later pages may be damaged, which is no matter to the first.
             with contextlib.suppress(Exception), Image.open(path) as image:
