@@ -892,7 +892,6 @@ class Pad:
         """Read the drawing; show the digits, what the network saw, and the last digit's bars."""
         drawing, seen, bars = draw_strokes(self.strokes), self.axes["seen"], self.axes["bars"]
         labels = range(self.model.output_shape[1])
-        probabilities = np.zeros(len(labels))
         seen.clear()
         bars.clear()
         try:
@@ -900,13 +899,13 @@ class Pad:
             rows = read_digits(drawing.reduce(2), self.model)
             self.axes["pad"].set_title(" / ".join(row_texts(rows)), fontsize=24)
             seen.imshow(as_page(rows), cmap="gray_r")
-            probabilities = rows[-1][-1].probabilities
+            bars.bar(labels, rows[-1][-1].probabilities, color=BLUE)
         except InputError:  # so far there is nothing to read
             self.axes["pad"].set_title("Draw digits here.  Keys: c clear, z undo, s save, q quit")
         self.paper.set_data(drawing)
         self.axes["pad"].set(xticks=[], yticks=[])
         seen.set(title="what the network saw", xticks=[], yticks=[])
-        bars.bar(labels, probabilities, color=BLUE)
+        bars.set_xlim(-1, len(labels))
         bars.set(title="probability of the last digit", ylim=(0, 1), xticks=labels, yticks=[])
         self.canvas.draw_idle()
 

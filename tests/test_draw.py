@@ -69,7 +69,7 @@ def hand(network, tmp_path):
 
 def test_an_empty_pad_says_what_to_do(hand):
     assert hand.title == HINT and hand.ink == 0
-    assert hand.bars == [0] * 10
+    assert hand.bars == []
 
 
 def test_a_one_and_a_seven_are_read_as_a_number_with_their_probabilities(hand):
