@@ -141,6 +141,8 @@ class InputError(ValueError):
 
 # ---------------------------------------------------------------------------------------- Data
 BUNDLED_DATA = Path(__file__).resolve().parent / "data" / "mnist.npz"
+DATA_FORM = "--data takes a folder of IDX files or an .npz; pictures and tables become one by "
+DATA_FORM += 'np.savez("set.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)'
 
 
 def load_data(path=None, limit=None):
@@ -415,12 +417,12 @@ def evaluate(model, images, labels, folder, facts):
     model.steps_per_execution = 1  # sixteen, as in training, cost predict half a second to trace
     probabilities = model.predict(images, batch_size=500, verbose=0)
     metrics, report = score(probabilities, labels)
-    metrics |= facts | {
+    metrics |= {
         "parameters": model.count_params(),
         "machine": f"{platform.platform()}, {os.cpu_count()} cores, Python {sys.version}",
         "versions": {module.__name__: module.__version__ for module in (tf, keras, np)},
     }
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, default=str) + "\n")
+    (folder / "metrics.json").write_text(json.dumps(metrics | facts, indent=1, default=str) + "\n")
     plot_digits(images, labels, probabilities).savefig(folder / "sample_predictions.png", dpi=120)
     plot_confusion(labels, probabilities).savefig(folder / "confusion_matrix.png", dpi=120)
     plot_mistakes(images, labels, probabilities).savefig(folder / "mistakes.png", dpi=120)
@@ -441,8 +443,6 @@ def replacing(folder):
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 # In that order. MNIST's test images are called t10k-images, those of other sets test-images.
 IDX_FILES = ("*train-images*", "*train-labels*", "*[kt]-images*", "*[kt]-labels*")
-DATA_FORM = "--data takes a folder of IDX files or an .npz; pictures and tables become one by "
-DATA_FORM += 'np.savez("set.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)'
 
 
 def read_idx(folder, pattern):
