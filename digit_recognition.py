@@ -100,10 +100,9 @@ def complain(error):
 
 if __name__ == "__main__":
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, pythonw has none
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # IDLE's take any character
-            stream.reconfigure(errors="backslashreplace")
+    sys.stderr = sys.stderr or open(os.devnull, "w", errors="replace")  # noqa: SIM115
+    if hasattr(sys.stdout, "reconfigure"):  # IDLE's takes any character, as stderr does
+        sys.stdout.reconfigure(errors="backslashreplace")
     warnings.simplefilter("ignore")  # Pillow's, on damaged metadata
     SETTINGS = parse_settings()  # before TensorFlow takes seconds to load: --help answers at once
 
