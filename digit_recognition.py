@@ -817,10 +817,9 @@ def predict(settings):
             label = str(int(name)) if labelled else None
             right += list(row_texts(readings[path])) == [label]
             print(describe(path, readings[path], label, settings.json), flush=True)
-            # Later pages may be damaged, which is no matter to the first.
             with contextlib.suppress(Exception), Image.open(path) as image:
-                if getattr(image, "n_frames", 1) > 1:
-                    complain(f"{path}: its first page was read, no other")
+                image.seek(1)  # raises where there is no second page, or a damaged one
+                complain(f"{path}: its first page was read, no other")
         except InputError as error:
             complain(error)
     if readings:
