@@ -779,8 +779,7 @@ def plot_readings(readings):
         image, side = open_grey(path)
         width, height = (side * length / max(image.size) for length in image.size)
         original.imshow(image, cmap="gray", extent=(0, width, height, 0))
-        title = os.fsencode(path.name).decode(errors="replace")
-        original.set_title(title, fontsize=9, parse_math=False)
+        original.set_title(path.name.encode(errors="ignore").decode(), fontsize=9, parse_math=False)
         for digit in (digit for row in rows for digit in row):
             color = BLUE if digit.confident else ORANGE
             left, top, *size = digit.box
