@@ -115,6 +115,7 @@ with contextlib.suppress(OSError):  # in IDLE on Windows there is nothing to sil
     STDERR = os.dup(2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # where TensorFlow greets, whatever its log level
 try:
+    import h5py
     import keras
     import matplotlib.pyplot as plt
     import numpy as np
@@ -281,10 +282,16 @@ def train(model, batches, validation, settings):
     """
     unfinished = settings.output_dir / "unfinished"
     unfinished.mkdir(parents=True, exist_ok=True)
-    if not settings.resume:
-        shutil.rmtree(unfinished)
-    elif not any(unfinished.iterdir()):
+    try:
+        lock = h5py.File(unfinished / "lock", "w")  # noqa: F841, is locked while it is open
+    except BlockingIOError:
+        raise InputError(f"another run is at work in {unfinished}; name another folder") from None
+    backups = list(unfinished.glob("*.*"))
+    if settings.resume and not backups:
         raise InputError(f"{unfinished}: there is no interrupted run; omit --resume")
+    if not settings.resume:
+        for file in backups:
+            file.unlink()
     backup = keras.callbacks.BackupAndRestore(unfinished, delete_checkpoint=False)
     try:
         history = model.fit(

@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 
 import keras
 import matplotlib.pyplot as plt
@@ -11,7 +12,6 @@ import numpy as np
 import pytest
 from conftest import SCRIPT, run_script
 from PIL import Image
-from test_files import OUTPUTS
 
 import digit_recognition as dr
 
@@ -245,17 +245,29 @@ def test_an_empty_output_folder_is_the_current_one(main, seven, network, monkeyp
 # --------------------------------------------------------------------------- two runs at once
 
 
-def test_two_runs_in_one_folder_both_end_and_the_later_ones_files_are_there(main, tmp_path):
+def test_a_second_run_in_the_folder_of_a_living_one_is_refused(main, tmp_path):
     words = ["--limit", "1500", "--epochs", "24", "--batch-size", "16", "--no-show"]
     command = [sys.executable, str(SCRIPT), *words, "--output-dir", str(tmp_path)]
     first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in first.stdout:
         if line.startswith("Epoch 2"):
             break
-    code, _, err = main(*TRAIN, "--output-dir", tmp_path)
-    assert (code, err) == (0, "") and first.poll() is None
-    assert len((tmp_path / "history.csv").read_text().splitlines()) == 2
+    for more in ([], ["--resume"]):
+        code, _, err = main(*words, "--output-dir", tmp_path, *more)
+        assert code == 1 and err.count("\n") == 1
+        assert f"another run is at work in {tmp_path / 'unfinished'}" in err
     out, err = first.communicate(timeout=120)
     assert (first.returncode, err) == (0, "") and "Epoch 24/24" in out
     assert len((tmp_path / "history.csv").read_text().splitlines()) == 25
-    assert set(os.listdir(tmp_path)) == OUTPUTS
+
+
+@needs_posix
+def test_a_killed_run_keeps_no_other_from_the_folder(main, tmp_path):
+    command = [sys.executable, str(SCRIPT), *TRAIN, "--output-dir", str(tmp_path)]
+    killed = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "unfinished").exists():
+        time.sleep(0.01)
+        assert killed.poll() is None
+    killed.kill()
+    killed.communicate()
+    assert main(*TRAIN, "--output-dir", tmp_path)[0] == 0
