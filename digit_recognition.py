@@ -533,12 +533,14 @@ CONFIDENT = 0.8  # of the validation images 2.2 % are below, with three of four 
 AREA = 3_000_000  # pixels of a picture at most: 3 mm on a page of A4 are 20 of them
 SMALLEST, LARGEST = 14, 120  # pixels of a digit: larger ones are found in smaller copies
 LINE = 150  # pixels: a line of the paper is longer than a digit's strokes
+TOUCHING = np.ones((3, 3))  # pixels that touch, corners included, are connected
 STROKE = 41  # pixels, wider than the strokes of a digit of LARGEST pixels
 DARK = 10  # grey levels, below which paper says nothing of the light
-FAINTEST = 1.2  # ink: 19 of 255 grey levels on white paper, where shade is less
+FAINTEST = 2.5  # ink: of 255 grey levels on white paper 40; half as dark a stroke is read too
 GRAIN = 27  # ink is so many times as strong as the paper's grain, or is grain
 EDGE = 0.4  # share of a stroke's ink at its edge
 SHARP = 0.1  # ink by which it falls at its edge from pixel to pixel, where shade falls by less
+UNLIKELY = 0.4  # probability: where no digit reaches it, none is written
 NEUTRAL = 0.7  # probability of a digit that speaks neither for a reading nor against it
 
 
@@ -590,24 +592,54 @@ def open_grey(source):
     return image, side
 
 
-def copies(image):
-    """Yield a grey Pillow image, unless dark, its negative, unless bright, and smaller copies."""
-    for page, least in ((image, 64), (ImageOps.invert(image), 95)):
-        if np.median(page) < least:
-            continue
-        if min(page.size) >= 8 and max(page.size) < 128:
-            page = ImageOps.contain(page, (128, 128))
-        while min(page.size) >= 8 and max(page.size) > 60:
-            yield page
-            page = page.resize([math.ceil(side / 2**0.5) for side in page.size], Image.BILINEAR)
+def polarities(image):
+    """Return a list of a grey Pillow image, unless dark, and of its negative, unless bright."""
+    # Paper is brighter than the mean of its surroundings, in deep shadow too: strokes are darker.
+    small = np.asarray(image.resize((128, 128), Image.BOX), np.float32)
+    excess = small - ndimage.gaussian_filter(small, 16)
+    pages = []
+    if np.median(excess) > -0.1 * excess.std() - 0.5:  # which is as much as rounding does
+        pages.append(image)
+    if np.median(small) <= 160:
+        pages.append(ImageOps.invert(image))
+    return pages
 
 
-def without_lines(ink):
-    """Return ink, float (height, width), less thin horizontal lines as long as LINE."""
-    thick = ndimage.grey_dilation(ink, (7, 1))  # so that a line may be slanted
-    line = ndimage.grey_opening(thick, (1, LINE))
-    thin = ink - ndimage.grey_opening(ink, (7, 1))  # what crosses a line is not thin
-    return ink - np.minimum(line, thin)
+def copies(page):
+    """Yield a grey Pillow image, enlarged if it is small, and smaller and smaller copies."""
+    if min(page.size) >= 8 and max(page.size) < 128:
+        page = ImageOps.contain(page, (128, 128))
+    while min(page.size) >= 8 and max(page.size) > 60:
+        yield page
+        page = page.resize([math.ceil(side / 2**0.5) for side in page.size], Image.BILINEAR)
+
+
+def without_lines(ink, length):
+    """Return ink, float (height, width), less thin lines, level or upright, of so many pixels."""
+    lines = np.zeros_like(ink)
+    for across, along in (((7, 1), (1, length)), ((1, 7), (length, 1))):
+        thick = ndimage.grey_dilation(ink, across)  # so that a line may be slanted
+        line = ndimage.grey_opening(thick, along)
+        thin = ink - ndimage.grey_opening(ink, across)  # what crosses a line is not thin
+        lines = np.maximum(lines, np.minimum(line, thin))
+    return ink - lines
+
+
+def without_boxes(ink):
+    """Return ink less the sides of boxes around digits: of parts with ink along all four sides."""
+    ink = ink.copy()
+    labels = ndimage.label(ink > EDGE / 2, TOUCHING)[0]
+    for number, place in enumerate(ndimage.find_objects(labels), start=1):
+        own = labels[place] == number
+        side = min(own.shape)
+        depth = side // 5  # to which a round 0 covers less of its four sides
+        sides = own[:depth], own[-depth:], own.T[:depth], own.T[-depth:]
+        if depth > 2 and all(side.any(axis=0).mean() > 0.9 for side in sides):
+            own = ndimage.binary_dilation(own, iterations=2)
+            box = np.pad(np.where(own, ink[place], 0), 8)
+            left = without_lines(box, round(0.8 * side))[8:-8, 8:-8]
+            ink[place] = np.where(own, left, ink[place])
+    return ink
 
 
 def stroke_level(ink):
@@ -629,27 +661,38 @@ def lift_ink(page):
     ink = (paper - grey) / np.sqrt(np.maximum(paper, DARK))
     grain = np.median(abs(np.diff(ink, axis=0)))
     ink = (ink - np.median(ink)).clip(0)  # grain makes the closing too bright
-    ink = np.minimum(without_lines(ink), without_lines(ink.T).T)
+    level = max(stroke_level(ink), GRAIN * grain, FAINTEST)
+    ink = without_boxes(ink / level)
+    ink = without_lines(ink, LINE)
     # If all corners are dark, the page lies on a table: what is as dark is not paper.
     brightest_corner = paper[[0, 0, -1, -1], [0, -1, 0, -1]].max()
     if brightest_corner < 0.65 * np.percentile(paper, 75):
         ink[paper < 1.25 * brightest_corner] = 0
-    return ink / max(stroke_level(ink), GRAIN * grain, FAINTEST)
+    # What was taken away may have been darker than the strokes.
+    return ink / max(stroke_level(ink), GRAIN * grain / level, FAINTEST / level)
 
 
-def find_parts(ink, stroke, near):
-    """Return the parts of stroke that may be digits: what near, which is wider, connects is one."""
-    labels = ndimage.label(near, np.ones((3, 3)))[0] * stroke
-    parts, inside = [], []
-    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
-        own = np.where(labels[rows, columns] == number, ink[rows, columns], 0)
-        if 7 <= max(own.shape) <= LARGEST:
-            part = Part(columns.start, rows.start, own.shape[1], own.shape[0], own)
-            parts.append(part)
-            below, right = ink.shape[0] - rows.stop, ink.shape[1] - columns.stop
-            if min(part.left, part.top, right, below) > 2:
-                inside.append(part)
-    return inside or parts  # parts that touch the border are cut off, unless all do
+def is_cut_off(place, page):
+    """Return whether a part goes on beyond the border; place: two slices, page: height, width."""
+    height, width = (extent.stop - extent.start for extent in place)
+    after = [side - extent.stop for side, extent in zip(page, place, strict=True)]
+    near = min(place[0].start, place[1].start, *after) <= 2
+    fills = 2 * height > page[0] or 6 * height * width > page[0] * page[1]
+    return near and not fills
+
+
+def find_parts(ink, near):
+    """Return the parts of the ink that may be digits: what near, a wider mask, connects is one."""
+    labels = ndimage.label(near, TOUCHING)[0]
+    labels = np.where(labels, labels, ndimage.maximum_filter(labels, 3))  # with its soft edge
+    labels = labels * ndimage.binary_dilation(ink > EDGE)
+    parts = []
+    for number, place in enumerate(ndimage.find_objects(labels), start=1):
+        own = np.where(labels[place] == number, ink[place], 0)
+        height, width = own.shape
+        if max(height, width) >= 7 and height <= LARGEST and not is_cut_off(place, ink.shape):
+            parts.append(Part(place[1].start, place[0].start, width, height, own))
+    return parts
 
 
 def usual_height(parts):
@@ -675,18 +718,38 @@ def is_sharp(part, steep):
     return np.percentile(own[part.ink > 0], 80) > SHARP
 
 
+def apart(part, height):
+    """Return the pieces of a part of touching digits, cut where it is thinnest, or the part."""
+    height = max(round(height), part.height)
+    if part.width < 1.5 * height:
+        return [part]
+    count = round(part.width / (0.8 * height))
+    thickness = part.ink.sum(axis=0)
+    cuts = [0]
+    for number in range(1, count):
+        start = part.width * number // count - height // 4
+        cuts.append(start + int(thickness[start : start + height // 2].argmin()))
+    pieces = []
+    for left, ink in zip(cuts, np.split(part.ink, cuts[1:], axis=1), strict=True):
+        for rows, columns in ndimage.find_objects(np.int8(ink > 0)):
+            place = part.left + left + columns.start, part.top + rows.start
+            size = columns.stop - columns.start, rows.stop - rows.start
+            pieces.append(Part(*place, *size, ink[rows, columns]))
+    return pieces
+
+
 def find_digits(page):
     """Return the dark digits of a grey Pillow image, a list of parts."""
     ink = lift_ink(page)
-    stroke = ndimage.binary_dilation(ink > EDGE)
-    near = ndimage.binary_dilation(stroke, np.ones((5, 1)))
-    grow_around_small_parts(near, find_parts(ink, stroke, near))
-    parts = find_parts(ink, stroke, near)
+    near = ndimage.binary_dilation(ink > EDGE, np.ones((5, 1)))
+    grow_around_small_parts(near, find_parts(ink, near))
+    parts = find_parts(ink, near)
     height = usual_height(parts)
-    tall = [part for part in parts if part.height > max(SMALLEST, 0.5 * height)]
-    fit = [part for part in tall if max(part.width, part.height) < 2 * height]
+    parts = [part for part in parts if part.height < 2 * height]
+    pieces = [piece for part in parts for piece in apart(part, height)]
+    tall = [piece for piece in pieces if piece.height > max(SMALLEST, 0.5 * height)]
     steep = ndimage.gaussian_gradient_magnitude(ink, 1)
-    return [part for part in fit if is_sharp(part, steep)]
+    return [part for part in tall if is_sharp(part, steep)]
 
 
 def to_mnist_form(ink):
@@ -740,12 +803,14 @@ def read_digits(source, model):
     except Exception as error:  # a damaged file raises whatever Pillow thinks of
         raise InputError(f"{name}: {error}; give it whole, as a PNG or JPEG") from None
     readings = []
-    for page in copies(image):
+    pages = [page for polarity in polarities(image) for page in copies(polarity)]
+    for page in pages:
         if parts := find_digits(page):
             readings.append(read_parts(parts, side / max(page.size), model))
-    if not readings:
+    best = max(readings, key=evidence, default=[])
+    if not any(digit.probability >= UNLIKELY for digit in best):
         raise InputError(f"{name}: no digit stands out from the paper; write larger or darker")
-    return into_rows(max(readings, key=evidence))
+    return into_rows(best)
 
 
 def row_texts(rows, doubt=""):

@@ -21,7 +21,13 @@ KINDS = {  # what the table calls them, and how many pages of each it reads
     "shadow": ("pages with a hard shadow", 60),
     "table": ("pages with the table in the picture", 60),
     "single": ("single digits beside or over grid lines", 200),
+    "scan": ("scans of A4, 150 to 300 dpi, digits of 3 to 5 mm", 60),
+    "strip": ("strips of one row", 60),
+    "form": ("forms, a box for each digit", 60),
+    "touching": ("rows whose digits touch", 60),
+    "border": ("single digits that touch the border", 200),
 }
+BLANK = ("blank sheets: shade, folds, edges, lines, empty boxes, grain", 200)
 
 
 @functools.cache
@@ -53,8 +59,11 @@ def write_digit(ink, height, slant, pen):
     return big[np.ix_(big.max(axis=1) > 0.2, big.max(axis=0) > 0.2)]
 
 
-def write_rows(shape, rows, height, writers, rng):
-    """Return ink, float32 of a shape, with rows of digits as long as rows says, and their text."""
+def write_rows(shape, rows, height, writers, rng, gaps=(0.1, 0.5)):
+    """Return ink, float32 of a shape, with rows of digits as long as rows says, and their text.
+
+    gaps: the least and the largest space between digits, in heights.
+    """
     images, labels = handwriting(writers)
     ink, text = np.zeros(shape, np.float32), []
     slant, pen, tilt = rng.uniform(-0.1, 0.3), rng.uniform(-0.02, 0.03), rng.uniform(-0.03, 0.03)
@@ -76,7 +85,7 @@ def write_rows(shape, rows, height, writers, rng):
             bottom, right = top + digit.shape[0], column + digit.shape[1]
             ink[top:bottom, column:right] = np.maximum(ink[top:bottom, column:right], digit)
             word += str(labels[which])
-            left = right + rng.uniform(0.1, 0.5) * height
+            left = right + rng.uniform(*gaps) * height
         text.append(word)
     return ink, text
 
@@ -138,9 +147,140 @@ def uneven_light(shape, rng):
     return rng.uniform(0.72, 0.85) + light
 
 
+def draw_box(ink, left, top, width, height, pen, strength):
+    """Draw the outline of a box into ink; its sides are pen pixels wide."""
+    left, top, right, bottom = (round(edge) for edge in (left, top, left + width, top + height))
+    for place in np.s_[top : top + pen, bottom : bottom + pen]:
+        ink[place, left : right + pen] = np.maximum(ink[place, left : right + pen], strength)
+    for place in np.s_[left : left + pen, right : right + pen]:
+        ink[top:bottom, place] = np.maximum(ink[top:bottom, place], strength)
+
+
+def draw_form(rng):
+    """Return grey from 0 to 1: rows of boxes, most with a digit in them, and the rows' text.
+
+    Boxes stand apart or side by side; digits may touch their boxes.
+    """
+    images, labels = handwriting("mnist")
+    height, pen, strength = rng.uniform(24, 110), rng.uniform(1, 4), rng.uniform(0.4, 1)
+    width, apart = height * rng.uniform(1, 1.6), rng.choice([0, rng.uniform(0.15, 0.6)])
+    pitch, room = width + apart * height, height * rng.uniform(1.15, 1.7)
+    counts = rng.integers(3, 11, size=rng.integers(1, 5))
+    shape = round((1.5 * len(counts) + 0.7) * room), round(pitch * (max(counts) + 1))
+    ink, text = np.zeros(shape, np.float32), []
+    slant, stroke = rng.uniform(-0.1, 0.3), rng.uniform(-0.02, 0.03)
+    for row, count in enumerate(counts):
+        word, top = "", (0.5 + 1.5 * row) * room
+        for column in range(count):
+            left = (0.5 + column) * pitch
+            draw_box(ink, left, top, width, room, max(1, round(pen)), strength)
+            if column > 1 and rng.random() < 0.15:
+                continue  # an empty box
+            which = rng.integers(len(labels))
+            digit = write_digit(images[which], height * rng.uniform(0.7, 1.1), slant, stroke)
+            spare = np.subtract((room, width), digit.shape)
+            place = (top, left) + spare * rng.uniform(0.1, 0.9, 2)
+            y, x = np.round(np.clip(place, 0, np.subtract(shape, digit.shape))).astype(int)
+            area = ink[y : y + digit.shape[0], x : x + digit.shape[1]]
+            area[...] = np.maximum(area, digit)
+            word += str(labels[which])
+        text.append(word)
+    return uneven_light(shape, rng) * (1 - rng.uniform(0.4, 0.8) * ink), text
+
+
+def draw_scan(rng):
+    """Return grey from 0 to 1: a page of A4, white, its digits 3 to 5 mm high, and its text."""
+    dots = rng.uniform(150, 300) / 25.4  # a millimetre
+    height = rng.choice([3, 4, 5]) * dots
+    rows = rng.integers(3, 11, size=rng.integers(3, 20))
+    ink, text = write_rows((round(297 * dots), round(210 * dots)), rows, height, "mnist", rng)
+    return rng.uniform(0.9, 1) * (1 - rng.uniform(0.4, 0.9) * ink), text
+
+
+def draw_strip(rng):
+    """Return grey from 0 to 1: one row in a picture that is little higher, and its text."""
+    height = rng.uniform(24, 120)
+    shape = round(height * rng.uniform(1.4, 2)), round(height * rng.uniform(12, 60))
+    ink, text = write_rows(shape, [rng.integers(4, 11)], height, "mnist", rng)
+    return uneven_light(shape, rng) * (1 - rng.uniform(0.4, 0.8) * ink), text
+
+
+def draw_touching(rng):
+    """Return grey from 0 to 1: a row of 3 to 6 digits that touch or nearly do, and its text."""
+    height = rng.uniform(30, 150)
+    shape = round(3 * height), round(9 * height)
+    gaps = (-0.06, 0.06)
+    ink, text = write_rows(shape, [rng.integers(3, 7)], height, "mnist", rng, gaps)
+    return uneven_light(shape, rng) * (1 - rng.uniform(0.4, 0.8) * ink), text
+
+
+def draw_border(rng):
+    """Return grey from 0 to 1: a digit that one to four sides of the picture touch, its text."""
+    images, labels = handwriting("mnist")
+    which = rng.integers(len(labels))
+    height = rng.uniform(30, 200)
+    digit = write_digit(images[which], height, rng.uniform(-0.1, 0.3), rng.uniform(-0.02, 0.03))
+    margins = np.round(height * rng.uniform(0.05, 1, (2, 2)) * (rng.random((2, 2)) < 0.5))
+    margins[rng.integers(2), rng.integers(2)] = 0
+    ink = np.pad(digit, margins.astype(int))
+    for _ in range(rng.integers(0, 3)):  # specks
+        y, x = (rng.integers(side) for side in ink.shape)
+        ink[y : y + 3, x : x + 3] = 1
+    return uneven_light(ink.shape, rng) * (1 - rng.uniform(0.4, 0.8) * ink), [str(labels[which])]
+
+
+def draw_blank(seed):
+    """Return a sheet, a grey Pillow image, on which nothing is written."""
+    rng = np.random.default_rng([seed, *b"blank"])
+    area, across = 5e4 * 60 ** rng.random(), rng.choice([3 / 4, 1, 4 / 3, 16 / 9])
+    shape = (round((area / across) ** 0.5), round((area * across) ** 0.5))
+    y, x = np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij")
+    grey, side = uneven_light(shape, rng), min(shape)
+    # Across a fold or the edge of a shade, -1 to 1.
+    angle = rng.uniform(0, 2 * np.pi)
+    across = np.cos(angle) * x + np.sin(angle) * y - rng.uniform(-0.5, 0.5)
+    kind = rng.integers(8)
+    if kind == 0:  # the lens
+        grey = grey - rng.uniform(0.02, 0.2) * (x**2 + y**2)
+    elif kind == 1:  # a lamp
+        spot = (x - rng.uniform(-1, 1)) ** 2 + (y - rng.uniform(-1, 1)) ** 2
+        grey = grey + rng.uniform(-0.2, 0.2) * np.exp(-spot / rng.uniform(0.1, 1))
+    elif kind == 2:  # a fold
+        width = rng.uniform(0.005, 0.1)
+        grey = grey - rng.uniform(0.01, 0.08) * np.exp(-((across / width) ** 2))
+    elif kind == 3:  # a shadow with a soft edge
+        grey = grey * (1 - rng.uniform(0.1, 0.5) / (1 + np.exp(-across / rng.uniform(0.005, 0.2))))
+    elif kind == 4:  # ruled or squared paper
+        grey = grey * (1 - rng.uniform(0.2, 0.6) * rule(shape, side * rng.uniform(0.05, 0.2), rng))
+    elif kind == 5:  # the edge of the paper
+        grey = np.where(across < 0.3, grey, rng.uniform(0.1, 0.5))
+    elif kind == 6:  # a row of empty boxes
+        ink, room = np.zeros(shape, np.float32), side * rng.uniform(0.1, 0.3)
+        pen, strength = max(1, round(room * rng.uniform(0.02, 0.06))), rng.uniform(0.4, 1)
+        for column in range(int(0.8 * shape[1] / (1.3 * room))):
+            draw_box(ink, (0.3 + 1.3 * column) * room, 0.3 * side, room, 1.2 * room, pen, strength)
+        grey = grey * (1 - rng.uniform(0.4, 0.8) * ink)
+    else:  # the paper's own texture, of some pixels
+        texture = ndimage.gaussian_filter(rng.standard_normal(shape), rng.uniform(1, 8))
+        grey = grey + rng.uniform(0.005, 0.02) * texture / texture.std()
+    return photograph(grey, rng)
+
+
+NEW = {
+    "scan": draw_scan,
+    "strip": draw_strip,
+    "form": draw_form,
+    "touching": draw_touching,
+    "border": draw_border,
+}
+
+
 def draw_page(kind, seed):
     """Return a page of a kind of KINDS, a grey Pillow image, and its text, a list of rows."""
     rng = np.random.default_rng([seed, *kind.encode()])
+    if kind in NEW:
+        grey, text = NEW[kind](rng)
+        return photograph(grey, rng), text
     writers = "scikit-learn" if seed % 8 == 7 else "mnist"
     if kind == "single":
         shape = tuple(np.round(rng.uniform(60, 500) * rng.uniform(0.8, 1.2, 2)).astype(int))
