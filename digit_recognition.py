@@ -617,7 +617,7 @@ def copies(page):
 def without_lines(ink, length):
     """Return ink, float (height, width), less thin lines, level or upright, of so many pixels."""
     lines = np.zeros_like(ink)
-    for across, along in (((7, 1), (1, length)), ((1, 7), (length, 1))):
+    for across, along in (((9, 1), (1, length)), ((1, 9), (length, 1))):
         thick = ndimage.grey_dilation(ink, across)  # so that a line may be slanted
         line = ndimage.grey_opening(thick, along)
         thin = ink - ndimage.grey_opening(ink, across)  # what crosses a line is not thin
@@ -634,7 +634,7 @@ def without_boxes(ink):
         side = min(own.shape)
         depth = side // 5  # to which a round 0 covers less of its four sides
         sides = own[:depth], own[-depth:], own.T[:depth], own.T[-depth:]
-        if depth > 2 and all(side.any(axis=0).mean() > 0.9 for side in sides):
+        if depth > 2 and all(side.any(axis=0).mean() > 0.83 for side in sides):
             own = ndimage.binary_dilation(own, iterations=2)
             box = np.pad(np.where(own, ink[place], 0), 8)
             left = without_lines(box, round(0.8 * side))[8:-8, 8:-8]

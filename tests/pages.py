@@ -2,8 +2,9 @@
 
 A page has 1 to 6 rows of 1 to 10 digits, 0.3 to 12 megapixels, one pen and one writer's set: seven
 of eight pages are of MNIST's test images, the eighth of scikit-learn's. Sizes, slants, baselines,
-spaces, light, grain and focus vary. Seeds from 1000 on chose the reader's constants; the table in
-tests/README.md is of seeds from 5000 on, which were used for it alone, once.
+spaces, light, grain and focus vary. Beside pages there are forms, scans, strips, rows of digits
+that touch, digits that touch the border, and blank sheets. Seeds from 1000 on chose the reader's
+constants; the table in tests/README.md is of seeds from 9000 on, which were used for it alone.
 """
 
 import functools
@@ -27,7 +28,7 @@ KINDS = {  # what the table calls them, and how many pages of each it reads
     "touching": ("rows whose digits touch", 60),
     "border": ("single digits that touch the border", 200),
 }
-BLANK = ("blank sheets: shade, folds, edges, lines, empty boxes, grain", 200)
+BLANK_SHEETS = 200  # with shade, folds, edges, lines, empty boxes, grain
 
 
 @functools.cache
@@ -266,7 +267,7 @@ def draw_blank(seed):
     return photograph(grey, rng)
 
 
-NEW = {
+DRAW = {  # the other kinds are drawn by draw_page itself
     "scan": draw_scan,
     "strip": draw_strip,
     "form": draw_form,
@@ -278,8 +279,8 @@ NEW = {
 def draw_page(kind, seed):
     """Return a page of a kind of KINDS, a grey Pillow image, and its text, a list of rows."""
     rng = np.random.default_rng([seed, *kind.encode()])
-    if kind in NEW:
-        grey, text = NEW[kind](rng)
+    if kind in DRAW:
+        grey, text = DRAW[kind](rng)
         return photograph(grey, rng), text
     writers = "scikit-learn" if seed % 8 == 7 else "mnist"
     if kind == "single":
@@ -322,7 +323,23 @@ def distance(text, other):
     return row[-1]
 
 
-def page_rows(model, first_seed=5000):
+def blank_rows(model, first_seed=9000):
+    """Return {name: share}: blank sheets on which no digit is read, or none without a doubt."""
+    none = doubtful = 0
+    for seed in range(first_seed, first_seed + BLANK_SHEETS):
+        try:
+            rows = dr.read_digits(draw_blank(seed), model)
+        except dr.InputError:
+            none += 1
+        else:
+            doubtful += not any(digit.confident for row in rows for digit in row)
+    return {
+        "blank sheets that give no digit": none / BLANK_SHEETS,
+        "blank sheets that give none without a question mark": (none + doubtful) / BLANK_SHEETS,
+    }
+
+
+def page_rows(model, first_seed=9000):
     """Return {name: share}: digits read right, in the right row and order, for each of KINDS.
 
     Wrong, missing and added digits and rows each cost one digit.

@@ -68,4 +68,4 @@ def reader_rows(path):
     """Return {row: share} of all that the network in a .keras file is measured on."""
     model = dr.load_model(Path(path))
     rows = doubt_rows(model) | mnist_rows(model) | scikit_learn_rows(model)
-    return rows | pages.page_rows(model)
+    return rows | pages.page_rows(model) | pages.blank_rows(model)

@@ -432,6 +432,67 @@ def test_digits_of_3_mm_on_a_scan_of_a4_are_read(digits, model):
     assert pages.distance(f"{text[:8]}\n{text[8:]}", found) <= 1
 
 
+@pytest.mark.parametrize(("kind", "share"), [("form", 0.85), ("touching", 0.7), ("strip", 0.85)])
+def test_forms_strips_and_touching_digits_are_read(model, kind, share):
+    right = total = 0
+    for seed in range(6):
+        page, rows = pages.draw_page(kind, seed)
+        total += sum(map(len, rows))
+        right += sum(map(len, rows)) - pages.distance("\n".join(rows), read(page, model))
+    assert right >= share * total
+
+
+def test_no_digit_between_others_is_dropped_where_digits_touch(digits, model):
+    big = [enlarge(image, 112) for image in digits[0][:12]]
+    parts = [image[:, np.flatnonzero(image.max(axis=0) > 0.2)] for image in big]
+    for first in range(0, 12, 4):
+        page = np.pad(np.hstack(parts[first : first + 4]), 60)
+        found = digits_in(Image.fromarray(np.uint8(255 - 200 * page)), model)
+        doubtful = [digit for digit in found if not digit.confident]
+        assert len(found) == 4 or doubtful
+
+
+@pytest.mark.parametrize("tilt", [0, 1])
+@pytest.mark.parametrize("gap", [0, 20])
+def test_a_row_of_empty_boxes_is_no_row_of_digits(model, gap, tilt):
+    page = Image.new("L", (700, 300), 240)
+    for left in range(60, 560, 80 + gap):
+        ImageDraw.Draw(page).rectangle((left, 100, left + 80, 200), outline=90, width=3)
+    with pytest.raises(dr.InputError, match="no digit stands out"):
+        dr.read_digits(page.rotate(tilt, Image.Resampling.BILINEAR, fillcolor=240), model)
+
+
+def test_a_digit_that_touches_the_border_does_not_lose_to_a_speck(digits, model):
+    ink = enlarge(digits[0][1], 112)[10:, 10:]  # a 2, which is then cut at its foot
+    ink = ink[: np.flatnonzero(ink.max(axis=1) > 0.5)[-1]]
+    ink[6:10, 6:10] = 1
+    assert read(Image.fromarray(np.uint8(240 - 200 * ink)), model) == "2"
+
+
+def test_tight_crops_are_read_whole(digits, model):
+    for image, label in zip(digits[0][2:8], digits[1][2:8], strict=True):
+        ink = enlarge(image, 56)
+        rows, columns = (np.flatnonzero(ink.max(axis=axis) > 0.3) for axis in (1, 0))
+        tight = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert read(Image.fromarray(np.uint8(240 - 200 * tight)), model) == str(label)
+
+
+def test_a_page_in_deep_shadow_is_read_as_its_dark_strokes(digits, model):
+    ink, text = write_page(digits, ROWS, margin=200)
+    light = np.where(np.arange(ink.shape[1]) < 0.2 * ink.shape[1], 220, 45)
+    page = Image.fromarray(np.uint8(light * (1 - 0.7 * ink)))
+    assert np.median(page) < 64
+    assert pages.distance(text, read(page, model)) <= 2
+
+
+def test_most_blank_sheets_give_no_digit(model):
+    found = []
+    for seed in range(20):
+        with contextlib.suppress(dr.InputError):
+            found.append(dr.read_digits(pages.draw_blank(seed), model))
+    assert len(found) <= 5
+
+
 @pytest.mark.parametrize("color", [0, 255])
 def test_strokes_on_transparency_are_laid_on_what_they_stand_out_from(digits, model, color):
     ink = np.pad(enlarge(digits[0][0], 112), 30)
