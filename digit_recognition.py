@@ -433,7 +433,8 @@ def evaluate(model, test, folder, facts, prefix=""):
         "machine": f"{platform.platform()}, {os.cpu_count()} cores, Python {sys.version}",
         "versions": {module.__name__: module.__version__ for module in (tf, keras, np)},
     }
-    (folder / f"{prefix}metrics.json").write_text(json.dumps(metrics | facts, indent=1, default=str))
+    text = json.dumps(metrics | facts, indent=1, default=str)
+    (folder / f"{prefix}metrics.json").write_text(text + "\n")
     figures = {
         "sample_predictions.png": plot_digits(images, labels, probabilities),
         "confusion_matrix.png": plot_confusion(labels, probabilities),
