@@ -874,11 +874,18 @@ def plot_readings(readings):
         width, height = (side * length / max(image.size) for length in image.size)
         original.imshow(image, cmap="gray", extent=(0, width, height, 0))
         original.set_title(path.name.encode(errors="ignore").decode(), fontsize=9, parse_math=False)
-        for digit in (digit for row in rows for digit in row):
+        digits = [digit for row in rows for digit in row]
+        for digit in digits:
             color = BLUE if digit.confident else ORANGE
             left, top, *size = digit.box
             original.add_patch(plt.Rectangle((left, top), *size, fill=False, color=color))
             original.text(left, top, digit.label, color=color, fontsize=9, ha="right", va="bottom")
+        # The part of a page that is written on, or small writing would be covered by its labels.
+        left, top, *sizes = np.transpose([digit.box for digit in digits])
+        around = 2 * np.max(sizes)
+        right, bottom = (left + sizes[0]).max() + around, (top + sizes[1]).max() + around
+        original.set_xlim(max(0, left.min() - around), min(width, right))
+        original.set_ylim(min(height, bottom), max(0, top.min() - around))
         seen.imshow(as_page(rows), cmap="gray_r")
         seen.set_title("what the network saw", fontsize=9)
     return figure

@@ -200,5 +200,5 @@ def test_a_short_run_learns(main, tmp_path, images, accuracy):
     )
     assert code == 0
     main("--evaluate", "--model", tmp_path / "output/model.keras", "--output-dir", tmp_path)
-    metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
+    metrics = json.loads((tmp_path / "evaluation.json").read_text())
     assert metrics["test_images"] == 10000 and metrics["test_accuracy"] > accuracy
