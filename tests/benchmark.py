@@ -1,10 +1,10 @@
 """Measure speed and accuracy on this machine: python tests/benchmark.py --seeds 5
 
 Prints a table with a row each for `--epochs 1` on 30,000 and on all images, the default command,
-and three to hold them against: the same network trained plainly (Adam at 0.001, batches of 32), Keras's published
-"Simple MNIST convnet" until it reaches 99.0 %, and, where PyTorch is installed, the fastest
-published recipe. Each run is a process of its own, and the rows take turns. Below the table
-stand the ratios that the project's goals are set in. `--long 3` adds three runs of the long
+and three to hold them against: the same network trained plainly (Adam at 0.001, batches of 32),
+Keras's published "Simple MNIST convnet" until it reaches 99.0 %, and, where PyTorch is installed,
+the fastest published recipe. Each run is a process of its own, and the rows take turns. Below the
+table stand the ratios that the project's goals are set in. `--long 3` adds three runs of the long
 command.
 
 `--readers MODEL` measures instead how well --predict reads digits that are not MNIST's
