@@ -119,9 +119,9 @@ def test_mnist_digits_are_read_as_well_as_without_the_change(digits, model, chan
 
 
 def test_an_image_in_mnist_form_is_read_as_well_as_by_the_network(digits, model):
-    images, labels = digits[0][:500], digits[1][:500]
+    images, labels = digits[0][:250], digits[1][:250]
     plain = (model.predict(images[..., None], verbose=0).argmax(axis=1) == labels).mean()
-    assert share_read(map(Image.fromarray, images), labels, model) >= plain - 0.004
+    assert share_read(map(Image.fromarray, images), labels, model) >= plain - 0.008
 
 
 def test_the_form_is_that_of_mnist(digits, model):
@@ -487,10 +487,10 @@ def test_a_page_in_deep_shadow_is_read_as_its_dark_strokes(digits, model):
 
 def test_most_blank_sheets_give_no_digit(model):
     found = []
-    for seed in range(20):
+    for seed in range(12):
         with contextlib.suppress(dr.InputError):
             found.append(dr.read_digits(pages.draw_blank(seed), model))
-    assert len(found) <= 5
+    assert len(found) <= 3
 
 
 @pytest.mark.parametrize("color", [0, 255])
