@@ -759,9 +759,10 @@ def find_digits(page):
     grow_around_small_parts(near, find_parts(ink, near))
     parts = find_parts(ink, near)
     height = usual_height(parts)
-    parts = [part for part in parts if part.height < 2 * height]
+    least = max(SMALLEST, 0.5 * height)
+    parts = [part for part in parts if least < part.height < 2 * height]
     pieces = [piece for part in parts for piece in apart(part, height)]
-    tall = [piece for piece in pieces if piece.height > max(SMALLEST, 0.5 * height)]
+    tall = [piece for piece in pieces if piece.height > least and piece.ink.max() > EDGE]
     steep = ndimage.gaussian_gradient_magnitude(ink, 1)
     return [part for part in tall if is_sharp(part, steep)]
 

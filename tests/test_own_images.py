@@ -172,6 +172,14 @@ def test_a_one_is_no_speck_and_specks_are_no_digits(digits, model):
     assert len(digits_in(Image.fromarray(np.uint8(255 * (1 - page))), model)) == 3
 
 
+@pytest.mark.parametrize("height", [1, 2, 3, 5])
+def test_a_level_bar_alone_is_no_digit(model, height):
+    page = np.full((200, 300), 240, np.uint8)
+    page[100 : 100 + height, 100:140] = 40
+    with pytest.raises(dr.InputError, match="no digit stands out"):
+        dr.read_digits(page, model)
+
+
 @pytest.mark.parametrize(("width", "height"), [(1, 60), (1, 100), (2, 90), (2, 110)])
 def test_a_thin_bar_beside_digits_is_no_error(model, width, height):
     page = Image.new("L", (400, 200), 255)
