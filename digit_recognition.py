@@ -608,11 +608,11 @@ def open_grey(source):
 
 def polarities(image):
     """Return a list of a grey Pillow image, unless dark, and of its negative, unless bright."""
-    # Paper is brighter than the mean of its surroundings, in deep shadow too: strokes are darker.
+    # In deep shadow, paper is still as bright as its surroundings, which strokes darken.
     small = np.asarray(image.resize((128, 128), Image.BOX), np.float32)
     excess = small - ndimage.gaussian_filter(small, 16)
     pages = []
-    if np.median(excess) > -0.1 * excess.std() - 0.5:  # which is as much as rounding does
+    if np.median(small) >= 64 or np.median(excess) > -0.1 * excess.std():
         pages.append(image)
     if np.median(small) <= 160:
         pages.append(ImageOps.invert(image))
@@ -688,11 +688,17 @@ def lift_ink(page):
 
 def is_cut_off(place, page):
     """Return whether a part goes on beyond the border; place: two slices, page: height, width."""
-    height, width = (extent.stop - extent.start for extent in place)
-    after = [side - extent.stop for side, extent in zip(page, place, strict=True)]
-    near = min(place[0].start, place[1].start, *after) <= 2
-    fills = 2 * height > page[0] or 6 * height * width > page[0] * page[1]
-    return near and not fills
+    rows, columns = place
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    above, below = rows.start, page[0] - rows.stop
+    before, after = columns.start, page[1] - columns.stop
+    if min(above, below, before, after) > 2:
+        return False
+    # A digit may fill a small picture; what goes across a large one is its edge or a fold.
+    share = height * width / (page[0] * page[1])
+    if max(above, below) <= 2 or max(before, after) <= 2:
+        return share < 1 / 3
+    return share < 1 / 6 and height < page[0] / 2
 
 
 def find_parts(ink, near):
@@ -804,7 +810,7 @@ def read_copies(copies, model):
 def evidence(digits):
     """Return how much speaks for a reading: sure digits, and large ones more than small ones."""
     # Less than in proportion to its size: or one blot would outweigh a page of small digits.
-    return sum((digit.probability - NEUTRAL) * max(digit.box[2:]) ** 0.75 for digit in digits)
+    return sum((digit.probability - NEUTRAL) * max(digit.box[2:]) ** 0.6 for digit in digits)
 
 
 def into_rows(digits):
