@@ -100,8 +100,9 @@ def print_ratios(runs, import_seconds):
         for key, unit in (("train_cpu_seconds", "CPU seconds"), ("train_seconds", "seconds")):
             ratio = middle(runs[row], key) / middle(runs[RECIPE], key)
             ratios[f"{row} over the fastest recipe: {unit} of training"] = ratio
-    ratio = middle(default, "seconds") / middle(runs[PUBLISHED], "train_seconds")
-    ratios["default, whole process, over Keras's example's training to 99.0 %"] = ratio
+    if PUBLISHED in runs:
+        ratio = middle(default, "seconds") / middle(runs[PUBLISHED], "train_seconds")
+        ratios["default, whole process, over Keras's example's training to 99.0 %"] = ratio
     beyond = statistics.median(run["seconds"] - run["train_seconds"] for run in default)
     ratio = beyond / statistics.median(import_seconds)
     ratios['default, all but training, over `python -c "import keras, tensorflow"`'] = ratio
@@ -117,12 +118,10 @@ def describe_machine():
     return f"{platform.platform()}; {len(models)} cores, {models[0]}"
 
 
-def measure_rows(seeds, long_runs):
+def measure_rows(seeds, long_runs, slow_runs):
     """Measure every row, taking turns, since the speed of a shared machine wanders; print all."""
     counts = dict.fromkeys(ROWS, seeds)
-    counts[LONG_ROW] = long_runs
-    for slow in (PLAIN, PUBLISHED):
-        counts[slow] = min(2, seeds)
+    counts |= {LONG_ROW: long_runs, PLAIN: slow_runs, PUBLISHED: slow_runs}
     if not importlib.util.find_spec("torch"):
         counts[RECIPE] = 0
     runs, import_seconds = {}, []
@@ -155,12 +154,13 @@ def main():
     add = parser.add_argument
     add("--seeds", type=int, default=5, help="runs of each row (default: 5)")
     add("--long", type=int, default=0, metavar="N", help="runs of the long command (default: 0)")
+    add("--slow", type=int, default=2, metavar="N", help="runs of the two slow rows (default: 2)")
     add("--readers", metavar="MODEL", help="only measure what --predict reads with this model")
     options = parser.parse_args()
     if options.readers:
         print_readers(options.readers)
     else:
-        measure_rows(options.seeds, options.long)
+        measure_rows(options.seeds, options.long, options.slow)
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def scikit_learn_digits(step=12):
 def test_digits_of_other_writers_are_read(model):
     images, labels = scikit_learn_digits()
     sources = [Image.fromarray(np.uint8(255 * enlarge(image, 128))) for image in images]
-    assert share_read(sources, labels, model) > 0.9
+    assert share_read(sources, labels, model) >= 0.9
 
 
 def test_digits_of_other_writers_are_read_on_noisy_unevenly_lit_paper(model):
@@ -264,7 +264,7 @@ def test_a_50_megapixel_photo_is_read_in_seconds(tmp_path, digits, model):
 
 def test_eight_by_eight_pixels_are_enough(model):
     images, labels = scikit_learn_digits(step=18)
-    assert share_read([Image.fromarray(image) for image in images], labels, model) > 0.9
+    assert share_read([Image.fromarray(image) for image in images], labels, model) >= 0.9
 
 
 def stroke(*lines, width=12, size=(400, 300)):
