@@ -148,6 +148,11 @@ def uneven_light(shape, rng):
     return rng.uniform(0.72, 0.85) + light
 
 
+def lit(ink, rng):
+    """Return dark ink on unevenly lit paper: grey from 0 to 1."""
+    return uneven_light(ink.shape, rng) * (1 - rng.uniform(0.4, 0.8) * ink)
+
+
 def draw_box(ink, left, top, width, height, pen, strength):
     """Draw the outline of a box into ink; its sides are pen pixels wide."""
     left, top, right, bottom = (round(edge) for edge in (left, top, left + width, top + height))
@@ -186,7 +191,7 @@ def draw_form(rng):
             area[...] = np.maximum(area, digit)
             word += str(labels[which])
         text.append(word)
-    return uneven_light(shape, rng) * (1 - rng.uniform(0.4, 0.8) * ink), text
+    return lit(ink, rng), text
 
 
 def draw_scan(rng):
@@ -203,7 +208,7 @@ def draw_strip(rng):
     height = rng.uniform(24, 120)
     shape = round(height * rng.uniform(1.4, 2)), round(height * rng.uniform(12, 60))
     ink, text = write_rows(shape, [rng.integers(4, 11)], height, "mnist", rng)
-    return uneven_light(shape, rng) * (1 - rng.uniform(0.4, 0.8) * ink), text
+    return lit(ink, rng), text
 
 
 def draw_touching(rng):
@@ -212,7 +217,7 @@ def draw_touching(rng):
     shape = round(3 * height), round(9 * height)
     gaps = (-0.06, 0.06)
     ink, text = write_rows(shape, [rng.integers(3, 7)], height, "mnist", rng, gaps)
-    return uneven_light(shape, rng) * (1 - rng.uniform(0.4, 0.8) * ink), text
+    return lit(ink, rng), text
 
 
 def draw_border(rng):
@@ -227,14 +232,14 @@ def draw_border(rng):
     for _ in range(rng.integers(0, 3)):  # specks
         y, x = (rng.integers(side) for side in ink.shape)
         ink[y : y + 3, x : x + 3] = 1
-    return uneven_light(ink.shape, rng) * (1 - rng.uniform(0.4, 0.8) * ink), [str(labels[which])]
+    return lit(ink, rng), [str(labels[which])]
 
 
 def draw_blank(seed):
     """Return a sheet, a grey Pillow image, on which nothing is written."""
     rng = np.random.default_rng([seed, *b"blank"])
-    area, across = 5e4 * 60 ** rng.random(), rng.choice([3 / 4, 1, 4 / 3, 16 / 9])
-    shape = (round((area / across) ** 0.5), round((area * across) ** 0.5))
+    area, ratio = 5e4 * 60 ** rng.random(), rng.choice([3 / 4, 1, 4 / 3, 16 / 9])
+    shape = (round((area / ratio) ** 0.5), round((area * ratio) ** 0.5))
     y, x = np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij")
     grey, side = uneven_light(shape, rng), min(shape)
     # Across a fold or the edge of a shade, -1 to 1.
