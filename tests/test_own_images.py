@@ -119,9 +119,9 @@ def test_mnist_digits_are_read_as_well_as_without_the_change(digits, model, chan
 
 
 def test_an_image_in_mnist_form_is_read_as_well_as_by_the_network(digits, model):
-    images, labels = digits[0][:250], digits[1][:250]
+    images, labels = digits[0][:500], digits[1][:500]
     plain = (model.predict(images[..., None], verbose=0).argmax(axis=1) == labels).mean()
-    assert share_read(map(Image.fromarray, images), labels, model) >= plain - 0.008
+    assert share_read(map(Image.fromarray, images), labels, model) >= plain - 0.004
 
 
 def test_the_form_is_that_of_mnist(digits, model):
