@@ -611,10 +611,10 @@ def polarities(image):
     # In deep shadow, paper is still as bright as its surroundings, which strokes darken.
     small = np.asarray(image.resize((128, 128), Image.BOX), np.float32)
     excess = small - ndimage.gaussian_filter(small, 16)
-    pages = []
-    if np.median(small) >= 64 or np.median(excess) > -0.1 * excess.std():
+    usual, pages = np.median(small), []
+    if usual >= 64 or np.median(excess) > -0.1 * excess.std():
         pages.append(image)
-    if np.median(small) <= 160:
+    if usual <= 160:
         pages.append(ImageOps.invert(image))
     return pages
 
@@ -786,17 +786,17 @@ def to_mnist_form(ink):
     return np.pad(digit, 14)[top : top + 28, left : left + 28]  # 14 on either side of the centre
 
 
-def read_copies(copies, model):
-    """Return a reading, a list of Digit, for each of some copies, which are (parts, scale).
+def read_copies(found, model):
+    """Return a reading, a list of Digit, for each copy's (parts, scale) in the list found.
 
     A pixel of a copy is scale pixels of the original.
     """
-    images = [to_mnist_form(part.ink) for parts, _ in copies for part in parts]
+    images = [to_mnist_form(part.ink) for parts, _ in found for part in parts]
     # All at once: for a small picture that takes half the time.
     probabilities = np.asarray(model(np.stack(images)[..., np.newaxis], training=False))
     seen = zip(images, probabilities, strict=True)
     readings = []
-    for parts, scale in copies:
+    for parts, scale in found:
         readings.append([])
         for part in parts:
             image, row = next(seen)
@@ -843,10 +843,12 @@ def read_digits(source, model):
 
 
 def row_texts(rows, doubt=""):
-    """Yield a text for each row of digits, with the mark of doubt after those in doubt."""
+    """Return a text for each row of digits, with the mark of doubt after those in doubt."""
+    texts = []
     for row in rows:
         words = [f"{digit.label}{'' if digit.confident else doubt}" for digit in row]
-        yield (" " if len(row[0].probabilities) > 10 else "").join(words)
+        texts.append((" " if len(row[0].probabilities) > 10 else "").join(words))
+    return texts
 
 
 def describe(path, rows, label, as_json):
@@ -859,7 +861,7 @@ def describe(path, rows, label, as_json):
         found["confident"] = all(digit.confident for digit in digits)
         return json.dumps(found if label is None else found | {"true": int(label)})
     shares = ", ".join(f"{digit.label} {100 * digit.probability:.1f} %" for digit in digits)
-    truth = "" if label is None or list(row_texts(rows)) == [label] else f"  WRONG, true {label}"
+    truth = "" if label is None or row_texts(rows) == [label] else f"  WRONG, true {label}"
     return f"{path}: {' / '.join(row_texts(rows, doubt='?'))}  ({shares}){truth}"
 
 
@@ -922,7 +924,7 @@ def predict(settings):
                 raise InputError(f"{path}: a folder without pictures; save some as PNG or JPEG")
             readings[path] = read_digits(path, model)
             label = str(int(name)) if labelled else None
-            right += list(row_texts(readings[path])) == [label]
+            right += row_texts(readings[path]) == [label]
             print(describe(path, readings[path], label, settings.json), flush=True)
             with contextlib.suppress(Exception), Image.open(path) as image:
                 image.seek(1)  # raises where there is no second page, or a damaged one

@@ -231,8 +231,8 @@ def test_what_is_no_picture_gets_one_sentence(network, source):
 def test_an_array_with_a_channel_is_read_as_one_without(mnist, network):
     image, model = mnist[1][0][0], dr.load_model(network)
     assert image.shape == (28, 28, 1)
-    assert list(dr.row_texts(dr.read_digits(image, model))) == ["7"]
-    assert list(dr.row_texts(dr.read_digits(image[..., 0], model))) == ["7"]
+    assert dr.row_texts(dr.read_digits(image, model)) == ["7"]
+    assert dr.row_texts(dr.read_digits(image[..., 0], model)) == ["7"]
 
 
 def test_an_empty_output_folder_is_the_current_one(main, seven, network, monkeypatch):
