@@ -23,7 +23,6 @@ import warnings
 import zipfile
 from collections import namedtuple
 from pathlib import Path
-from typing import NamedTuple
 
 # ------------------------------------------------------------------------------------ Settings
 # Keras's name, highest learning rate, options: in so few steps, shorter averages do better.
@@ -549,35 +548,18 @@ SMALLEST, LARGEST = 14, 120  # pixels of a digit: larger ones are found in small
 LINE = 150  # pixels: a line of the paper is longer than a digit's strokes
 TOUCHING = np.ones((3, 3))  # pixels that touch, corners included, are connected
 STROKE = 41  # pixels, wider than the strokes of a digit of LARGEST pixels
-DARK = 10  # grey levels, below which paper says nothing of the light
 FAINTEST = 2.5  # ink: of 255 grey levels on white paper 40; half as dark a stroke is read too
 GRAIN = 27  # ink is so many times as strong as the paper's grain, or is grain
 EDGE = 0.4  # share of a stroke's ink at its edge
 SHARP = 0.1  # ink by which it falls at its edge from pixel to pixel, where shade falls by less
 UNLIKELY = 0.4  # probability: where no digit reaches it, none is written
-NEUTRAL = 0.7  # probability of a digit that speaks neither for a reading nor against it
 
 
 # A connected part of the ink: its place in pixels, ink float (height, width), 0 elsewhere.
 Part = namedtuple("Part", "left top width height ink")
-
-
-class Digit(NamedTuple):
-    """A digit that was read, and what the network saw of it."""
-
-    label: int
-    probability: float
-    probabilities: np.ndarray  # float32 (classes,)
-    box: tuple  # left, top, width, height in pixels of the upright original
-    image: np.ndarray  # uint8 (28, 28)
-
-    @property
-    def confident(self):
-        return self.probability >= CONFIDENT
-
-    @property
-    def middle(self):
-        return self.box[1] + self.box[3] / 2
+# What was read: probabilities, float32 (classes,), of which the label has the highest; the box's
+# left, top, width, height in pixels of the upright original; the image that the network saw.
+Digit = namedtuple("Digit", "label probability confident probabilities box image")
 
 
 def open_grey(source):
@@ -623,7 +605,8 @@ def copies(page):
     """Yield a grey Pillow image, enlarged if it is small, and smaller and smaller copies."""
     if min(page.size) >= 8 and max(page.size) < 128:
         page = ImageOps.contain(page, (128, 128))
-    while min(page.size) >= 8 and max(page.size) > 60:
+    least = max(60, max(page.size) / 20)
+    while min(page.size) >= 8 and max(page.size) > least:
         yield page
         page = page.resize([math.ceil(side / 2**0.5) for side in page.size], Image.BILINEAR)
 
@@ -649,10 +632,8 @@ def without_boxes(ink):
         depth = side // 5  # to which a round 0 covers less of its four sides
         sides = own[:depth], own[-depth:], own.T[:depth], own.T[-depth:]
         if depth > 2 and all(side.any(axis=0).mean() > 0.83 for side in sides):
-            own = ndimage.binary_dilation(own, iterations=2)
-            box = np.pad(np.where(own, ink[place], 0), 8)
-            left = without_lines(box, round(0.8 * side))[8:-8, 8:-8]
-            ink[place] = np.where(own, left, ink[place])
+            box = np.pad(ink[place], 8)
+            ink[place] = without_lines(box, round(0.8 * side))[8:-8, 8:-8]
     return ink
 
 
@@ -672,33 +653,16 @@ def lift_ink(page):
     """
     grey = ndimage.gaussian_filter(np.asarray(page, np.float32), 1)
     paper = ndimage.grey_closing(grey, (STROKE, STROKE))
-    ink = (paper - grey) / np.sqrt(np.maximum(paper, DARK))
+    ink = (paper - grey) / np.sqrt(np.maximum(paper, 10))  # darker paper shows no light
     grain = np.median(abs(np.diff(ink, axis=0)))
     ink = (ink - np.median(ink)).clip(0)  # grain makes the closing too bright
-    level = max(stroke_level(ink), GRAIN * grain, FAINTEST)
-    ink = without_boxes(ink / level)
-    ink = without_lines(ink, LINE)
     # If all corners are dark, the page lies on a table: what is as dark is not paper.
     brightest_corner = paper[[0, 0, -1, -1], [0, -1, 0, -1]].max()
     if brightest_corner < 0.65 * np.percentile(paper, 75):
         ink[paper < 1.25 * brightest_corner] = 0
-    # What was taken away may have been darker than the strokes.
-    return ink / max(stroke_level(ink), GRAIN * grain / level, FAINTEST / level)
-
-
-def is_cut_off(place, page):
-    """Return whether a part goes on beyond the border; place: two slices, page: height, width."""
-    rows, columns = place
-    height, width = rows.stop - rows.start, columns.stop - columns.start
-    above, below = rows.start, page[0] - rows.stop
-    before, after = columns.start, page[1] - columns.stop
-    if min(above, below, before, after) > 2:
-        return False
-    # A digit may fill a small picture; what goes across a large one is its edge or a fold.
-    share = height * width / (page[0] * page[1])
-    if max(above, below) <= 2 or max(before, after) <= 2:
-        return share < 1 / 3
-    return share < 1 / 6 and height < page[0] / 2
+    plain = without_lines(ink, LINE)
+    level = max(stroke_level(plain), GRAIN * grain, FAINTEST)
+    return np.minimum(plain / level, without_boxes(ink / level))
 
 
 def find_parts(ink, near):
@@ -706,71 +670,57 @@ def find_parts(ink, near):
     labels = ndimage.label(near, TOUCHING)[0]
     labels = np.where(labels, labels, ndimage.maximum_filter(labels, 3))  # with its soft edge
     labels = labels * ndimage.binary_dilation(ink > EDGE)
+    steep = ndimage.gaussian_gradient_magnitude(ink, 1)
     parts = []
     for number, place in enumerate(ndimage.find_objects(labels), start=1):
+        if place is None:
+            continue
         own = np.where(labels[place] == number, ink[place], 0)
-        height, width = own.shape
-        if max(height, width) >= 7 and height <= LARGEST and not is_cut_off(place, ink.shape):
-            parts.append(Part(place[1].start, place[0].start, width, height, own))
+        part = Part(place[1].start, place[0].start, *own.shape[::-1], own)
+        right, below = ink.shape[1] - place[1].stop, ink.shape[0] - place[0].stop
+        # What goes on beyond the border is an edge or a fold, unless it fills the picture.
+        across = min(np.subtract(ink.shape, own.shape)) <= 4
+        share = own.size / min(ink.shape) ** 2
+        whole = min(part.left, part.top, right, below) > 2 or share > (1 / 3 if across else 1 / 4)
+        fits = max(own.shape) >= 7 and part.height <= LARGEST
+        # A stroke has sharp edges, which shade has not.
+        if whole and fits and np.percentile(steep[place][own > 0], 80) > SHARP:
+            parts.append(part)
     return parts
 
 
-def usual_height(parts):
-    """Return the median height of parts, each counted by its height, since specks are many."""
-    heights = [part.height for part in parts for _ in range(part.height)]
-    return np.median(heights) if heights else 0
-
-
-def grow_around_small_parts(near, parts):
-    """Set near, bool (height, width), around small parts, which are an open 4's or a 5's bar."""
-    height = usual_height(parts)
+def join_around(near, part, height):
+    """Set near, bool (height, width), around a small part: an open 4's stroke or a 5's bar."""
     beside, above = int(0.1 * height) + 1, int(0.15 * height) + 1
-    for part in parts:
-        if part.height < 0.65 * height:
-            top, left = max(part.top - above, 0), max(part.left - beside, 0)
-            bottom, right = part.top + part.height + above, part.left + part.width + beside
-            near[top:bottom, left:right] = True
+    top, left = max(part.top - above, 0), max(part.left - beside, 0)
+    near[top : part.top + part.height + above, left : part.left + part.width + beside] = True
 
 
-def is_sharp(part, steep):
-    """Return whether a part has edges as strokes have; steep: the gradient of the page's ink."""
-    own = steep[part.top : part.top + part.height, part.left : part.left + part.width]
-    return np.percentile(own[part.ink > 0], 80) > SHARP
-
-
-def apart(part, height):
-    """Return the pieces of a part of touching digits, cut where it is thinnest, or the part."""
-    height = max(round(height), part.height)
-    if part.width < 1.5 * height:
-        return [part]
+def cut_apart(near, part, height):
+    """Clear near, bool (height, width), where a part of touching digits is thinnest."""
     count = round(part.width / (0.8 * height))
     thickness = part.ink.sum(axis=0)
-    cuts = [0]
     for number in range(1, count):
         start = part.width * number // count - height // 4
-        cuts.append(start + int(thickness[start : start + height // 2].argmin()))
-    pieces = []
-    for left, ink in zip(cuts, np.split(part.ink, cuts[1:], axis=1), strict=True):
-        for rows, columns in ndimage.find_objects(np.int8(ink > 0)):
-            place = part.left + left + columns.start, part.top + rows.start
-            size = columns.stop - columns.start, rows.stop - rows.start
-            pieces.append(Part(*place, *size, ink[rows, columns]))
-    return pieces
+        cut = part.left + start + thickness[start : start + height // 2].argmin()
+        near[part.top : part.top + part.height, cut] = False
 
 
 def find_digits(page):
     """Return the dark digits of a grey Pillow image, a list of parts."""
     ink = lift_ink(page)
     near = ndimage.binary_dilation(ink > EDGE, np.ones((5, 1)))
-    grow_around_small_parts(near, find_parts(ink, near))
     parts = find_parts(ink, near)
-    height = usual_height(parts)
-    least = max(SMALLEST, 0.5 * height)
-    parts = [part for part in parts if least < part.height < 2 * height]
-    pieces = [piece for part in parts for piece in apart(part, height)]
-    tall = [piece for piece in pieces if piece.height > least and piece.ink.max() > EDGE]
-    steep = ndimage.gaussian_gradient_magnitude(ink, 1)
-    return [part for part in tall if is_sharp(part, steep)]
+    # Each counts by its height, since specks are many.
+    heights = [part.height for part in parts for _ in range(part.height)]
+    usual = int(np.median(heights)) if heights else 0
+    for part in parts:
+        if part.height < 0.65 * usual:
+            join_around(near, part, usual)
+        elif part.width >= 1.5 * max(usual, part.height):
+            cut_apart(near, part, max(usual, part.height))
+    least = max(SMALLEST, 0.5 * usual)
+    return [part for part in find_parts(ink, near) if least < part.height < 2 * usual]
 
 
 def to_mnist_form(ink):
@@ -786,39 +736,39 @@ def to_mnist_form(ink):
     return np.pad(digit, 14)[top : top + 28, left : left + 28]  # 14 on either side of the centre
 
 
-def read_copies(found, model):
-    """Return a reading, a list of Digit, for each copy's (parts, scale) in the list found.
-
-    A pixel of a copy is scale pixels of the original.
-    """
-    images = [to_mnist_form(part.ink) for parts, _ in found for part in parts]
-    # All at once: for a small picture that takes half the time.
-    probabilities = np.asarray(model(np.stack(images)[..., np.newaxis], training=False))
-    seen = zip(images, probabilities, strict=True)
-    readings = []
-    for parts, scale in found:
-        readings.append([])
-        for part in parts:
-            image, row = next(seen)
-            # A stroke is a pixel wider all around than its ink.
-            edges = part.left + 1, part.top + 1, part.width - 2, part.height - 2
-            box = tuple(round(scale * edge) for edge in edges)
-            readings[-1].append(Digit(int(row.argmax()), float(row.max()), row, box, image))
-    return readings
+def read_parts(parts, scale, model):
+    """Return the parts of a copy, a list, as a list of Digit; its pixels are scale pixels wide."""
+    images = np.stack([to_mnist_form(part.ink) for part in parts])
+    probabilities = np.asarray(model(images[..., np.newaxis], training=False))
+    digits = []
+    for part, image, row in zip(parts, images, probabilities, strict=True):
+        # A stroke is a pixel wider all around than its ink.
+        edges = part.left + 1, part.top + 1, part.width - 2, part.height - 2
+        box = tuple(round(scale * edge) for edge in edges)
+        probability = float(row.max())
+        sure = probability >= CONFIDENT
+        digits.append(Digit(int(row.argmax()), probability, sure, row, box, image))
+    return digits
 
 
 def evidence(digits):
     """Return how much speaks for a reading: sure digits, and large ones more than small ones."""
-    # Less than in proportion to its size: or one blot would outweigh a page of small digits.
-    return sum((digit.probability - NEUTRAL) * max(digit.box[2:]) ** 0.6 for digit in digits)
+    # A digit of 0.7 says nothing. Size counts less than in proportion, or one blot would outweigh
+    # a page of small digits.
+    return sum((digit.probability - 0.7) * max(digit.box[2:]) ** 0.6 for digit in digits)
+
+
+def middle(digit):
+    """Return how far below the upper edge of its page the middle of a digit is, in pixels."""
+    return digit.box[1] + digit.box[3] / 2
 
 
 def into_rows(digits):
     """Return digits in rows, each from left to right; a row ends where the next is half lower."""
     usual = np.median([digit.box[3] for digit in digits])
     rows = []
-    for digit in sorted(digits, key=lambda digit: digit.middle):
-        if not rows or digit.middle - rows[-1][-1].middle > 0.5 * usual:
+    for digit in sorted(digits, key=middle):
+        if not rows or middle(digit) - middle(rows[-1][-1]) > 0.5 * usual:
             rows.append([])
         rows[-1].append(digit)
     return [sorted(row, key=lambda digit: digit.box) for row in rows]
@@ -831,12 +781,12 @@ def read_digits(source, model):
         image, side = open_grey(source)
     except Exception as error:  # a damaged file raises whatever Pillow thinks of
         raise InputError(f"{name}: {error}; give it whole, as a PNG or JPEG") from None
-    found = []
+    readings = []
     for page in polarities(image):
         for copy in copies(page):
             if parts := find_digits(copy):
-                found.append((parts, side / max(copy.size)))
-    best = max(read_copies(found, model), key=evidence) if found else []
+                readings.append(read_parts(parts, side / max(copy.size), model))
+    best = max(readings, key=evidence, default=[])
     if not any(digit.probability >= UNLIKELY for digit in best):
         raise InputError(f"{name}: no digit stands out from the paper; write larger or darker")
     return into_rows(best)

@@ -632,7 +632,10 @@ def test_json_is_one_object_a_line(main, network, tmp_path, digits):
 def a_digit(label, probability, classes):
     probabilities = np.full(classes, (1 - probability) / (classes - 1))
     probabilities[label] = probability
-    return dr.Digit(label, probability, probabilities, (5, 5, 20, 30), np.zeros((28, 28), np.uint8))
+    sure = probability >= dr.CONFIDENT
+    return dr.Digit(
+        label, probability, sure, probabilities, (5, 5, 20, 30), np.zeros((28, 28), np.uint8)
+    )
 
 
 def test_labels_of_two_figures_are_parted_by_spaces_and_drawn_row_by_row(tmp_path):
