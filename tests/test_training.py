@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import keras
 import numpy as np
@@ -110,9 +111,10 @@ class Killed(BaseException):
     """In the place of SIGKILL, which test_command_line sends to real processes."""
 
 
-@pytest.fixture
-def interrupted(main, tmp_path, monkeypatch, capsys):
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
     """The output folder of a run of four epochs that was killed in its third."""
+    folder = tmp_path_factory.mktemp("killed")
     original = keras.callbacks.BackupAndRestore.on_epoch_end
 
     def dies_in_the_third(self, epoch, logs=None):
@@ -120,13 +122,18 @@ def interrupted(main, tmp_path, monkeypatch, capsys):
             raise Killed
         original(self, epoch, logs)
 
-    monkeypatch.setattr(keras.callbacks.BackupAndRestore, "on_epoch_end", dies_in_the_third)
-    with pytest.raises(Killed):
-        main(*SHORT, tmp_path, "--epochs", 4)
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(keras.callbacks.BackupAndRestore, "on_epoch_end", dies_in_the_third)
+        dr.main(make_settings(*SHORT, folder, "--epochs", 4))
+    assert os.listdir(folder) == ["unfinished"]
+    return folder
+
+
+@pytest.fixture
+def interrupted(killed, tmp_path, capsys):
+    """A copy of that folder."""
     capsys.readouterr()
-    assert os.listdir(tmp_path) == ["unfinished"]
-    return tmp_path
+    return shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
 
 
 def test_a_resumed_run_trains_the_epochs_that_are_left(main, interrupted):
@@ -195,11 +202,6 @@ def test_divergence_stops_at_once_with_one_line(main, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("images", "accuracy"), [(1000, 0.75), (2000, 0.85), (4000, 0.9)])
 def test_a_short_run_learns(main, tmp_path, images, accuracy):
-    code, _, _ = main(
-        "--limit", images, "--epochs", 1, "--no-show", "--output-dir", tmp_path / "output"
-    )
-    assert code == 0
-    words = "--evaluate", "--limit", 2000, "--model", tmp_path / "output/model.keras"
-    main(*words, "--output-dir", tmp_path)
-    metrics = json.loads((tmp_path / "evaluation.json").read_text())
-    assert metrics["test_images"] == 2000 and metrics["test_accuracy"] > accuracy
+    assert main("--limit", images, "--epochs", 1, "--no-show", "--output-dir", tmp_path)[0] == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["test_images"] == images and metrics["test_accuracy"] > accuracy
