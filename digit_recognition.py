@@ -21,7 +21,7 @@ import tempfile
 import time
 import warnings
 import zipfile
-from collections import namedtuple
+from collections import defaultdict, namedtuple
 from pathlib import Path
 
 # ------------------------------------------------------------------------------------ Settings
@@ -127,6 +127,8 @@ try:
     from scipy.stats import binomtest
     from sklearn.metrics import ConfusionMatrixDisplay, classification_report, log_loss
     from sklearn.model_selection import train_test_split
+except KeyboardInterrupt:
+    sys.exit(130)
 except Exception as error:  # packages that do not fit each other raise many kinds
     sys.exit(f"digit_recognition.py: {error}; run python -m pip install -r requirements.txt")
 finally:
@@ -413,15 +415,15 @@ def train_and_evaluate(settings):
         table, header = np.column_stack(list(history.values())), ",".join(history)
         np.savetxt(folder / "history.csv", table, "%.6g", ",", header=header, comments="")
         plot_history(history).savefig(folder / "training_curves.png", dpi=120)
-        report = evaluate(model, test, folder, facts)
+        report = evaluate(model, test, facts, f"{folder}/")
     shutil.rmtree(settings.output_dir / "unfinished", ignore_errors=True)
     print(f"Saved in {settings.output_dir}\n{report}", flush=True)
 
 
-def evaluate(model, test, folder, facts, prefix=""):
-    """Save test metrics, with other facts of the run, and figures in a folder; return a report.
+def evaluate(model, test, facts, start):
+    """Save test metrics, with other facts of the run, and figures; return a report.
 
-    test: (images, labels); prefix: what the names of the files begin with.
+    test: (images, labels); start: what the files' paths begin with.
     """
     images, labels = test
     model.steps_per_execution = 1  # sixteen, as in training, cost predict half a second to trace
@@ -433,14 +435,10 @@ def evaluate(model, test, folder, facts, prefix=""):
         "versions": {module.__name__: module.__version__ for module in (tf, keras, np)},
     }
     text = json.dumps(metrics | facts, indent=1, default=str)
-    (folder / f"{prefix}metrics.json").write_text(text + "\n")
-    figures = {
-        "sample_predictions.png": plot_digits(images, labels, probabilities),
-        "confusion_matrix.png": plot_confusion(labels, probabilities),
-        "mistakes.png": plot_mistakes(images, labels, probabilities),
-    }
-    for file, figure in figures.items():
-        figure.savefig(folder / f"{prefix}{file}", dpi=120)
+    Path(f"{start}metrics.json").write_text(text + "\n")
+    plot_digits(images, labels, probabilities).savefig(f"{start}sample_predictions.png", dpi=120)
+    plot_confusion(labels, probabilities).savefig(f"{start}confusion_matrix.png", dpi=120)
+    plot_mistakes(images, labels, probabilities).savefig(f"{start}mistakes.png", dpi=120)
     return report
 
 
@@ -533,7 +531,7 @@ def evaluate_trained(settings):
         raise InputError(f"{settings.model} tells {model.output_shape[1]} labels, not {classes}")
     facts = {"settings": vars(settings)}
     with replacing(settings.output_dir) as folder:
-        report = evaluate(model, test, folder, facts, prefix="evaluation-")
+        report = evaluate(model, test, facts, f"{folder}/evaluation-")
         (folder / "evaluation-metrics.json").rename(folder / "evaluation.json")
     print(f"Saved in {settings.output_dir}\n{report}", flush=True)
 
@@ -601,14 +599,15 @@ def polarities(image):
     return pages
 
 
-def copies(page):
-    """Yield a grey Pillow image, enlarged if it is small, and smaller and smaller copies."""
-    if min(page.size) >= 8 and max(page.size) < 128:
-        page = ImageOps.contain(page, (128, 128))
-    least = max(60, max(page.size) / 20)
-    while min(page.size) >= 8 and max(page.size) > least:
-        yield page
-        page = page.resize([math.ceil(side / 2**0.5) for side in page.size], Image.BILINEAR)
+def copies(image):
+    """Yield the pages of polarities, enlarged if they are small, and smaller and smaller copies."""
+    for page in polarities(image):
+        if min(page.size) >= 8 and max(page.size) < 128:
+            page = ImageOps.contain(page, (128, 128))
+        least = max(60, max(page.size) / 20)  # smaller ones of a large page show only its edges
+        while min(page.size) >= 8 and max(page.size) > least:
+            yield page
+            page = page.resize([math.ceil(side / 2**0.5) for side in page.size], Image.BILINEAR)
 
 
 def without_lines(ink, length):
@@ -623,8 +622,10 @@ def without_lines(ink, length):
 
 
 def without_boxes(ink):
-    """Return ink less the sides of boxes around digits: of parts with ink along all four sides."""
-    ink = ink.copy()
+    """Take the sides of boxes around digits from the ink, in place; return it.
+
+    A box is a part with ink along all four sides.
+    """
     labels = ndimage.label(ink > EDGE / 2, TOUCHING)[0]
     for number, place in enumerate(ndimage.find_objects(labels), start=1):
         own = labels[place] == number
@@ -635,14 +636,6 @@ def without_boxes(ink):
             box = np.pad(ink[place], 8)
             ink[place] = without_lines(box, round(0.8 * side))[8:-8, 8:-8]
     return ink
-
-
-def stroke_level(ink):
-    """Return the mean of strokes: from the maximum on, 8 times the mean of all above half of it."""
-    level = ink.max()
-    for _ in range(8):
-        level = ink[ink >= level / 2].mean()
-    return level
 
 
 def lift_ink(page):
@@ -661,7 +654,11 @@ def lift_ink(page):
     if brightest_corner < 0.65 * np.percentile(paper, 75):
         ink[paper < 1.25 * brightest_corner] = 0
     plain = without_lines(ink, LINE)
-    level = max(stroke_level(plain), GRAIN * grain, FAINTEST)
+    # The mean of strokes: from the maximum on, 8 times the mean of all above half of it.
+    level = plain.max()
+    for _ in range(8):
+        level = plain[plain >= level / 2].mean()
+    level = max(level, GRAIN * grain, FAINTEST)
     return np.minimum(plain / level, without_boxes(ink / level))
 
 
@@ -776,24 +773,20 @@ def read_digits(source, model):
         image, side = open_grey(source)
     except Exception as error:  # a damaged file raises whatever Pillow thinks of
         raise InputError(f"{name}: {error}; give it whole, as a PNG or JPEG") from None
-    found = []
-    for page in polarities(image):
-        for copy in copies(page):
-            if parts := find_digits(copy):
-                found.append((parts, side / max(copy.size)))
-    nothing = InputError(f"{name}: no digit stands out from the paper; write larger or darker")
-    if not found:
-        raise nothing
-    images = [to_mnist_form(part.ink) for parts, _ in found for part in parts]
-    # All at once: for a small picture that takes half the time.
-    probabilities = np.asarray(model(np.stack(images)[..., np.newaxis], training=False))
-    seen = zip(images, probabilities, strict=True)
-    readings = []
-    for parts, scale in found:
-        readings.append([as_digit(part, scale, *next(seen)) for part in parts])
-    best = max(readings, key=evidence)
+    found, best = [], []
+    for number, copy in enumerate(copies(image)):
+        scale = side / max(copy.size)
+        found += [(number, scale, part) for part in find_digits(copy)]
+    if found:
+        images = [to_mnist_form(part.ink) for _, _, part in found]
+        # All at once: for a small picture that takes half the time.
+        probabilities = np.asarray(model(np.stack(images)[..., np.newaxis], training=False))
+        readings = defaultdict(list)  # of each copy
+        for (number, scale, part), image, row in zip(found, images, probabilities, strict=True):
+            readings[number].append(as_digit(part, scale, image, row))
+        best = max(readings.values(), key=evidence)
     if not any(digit.probability >= UNLIKELY for digit in best):
-        raise nothing
+        raise InputError(f"{name}: no digit stands out from the paper; write larger or darker")
     return into_rows(best)
 
 
@@ -845,11 +838,10 @@ def plot_readings(readings):
             original.add_patch(plt.Rectangle((left, top), *size, fill=False, color=color))
             original.text(left, top, digit.label, color=color, fontsize=9, ha="right", va="bottom")
         # The part of a page that is written on, or small writing would be covered by its labels.
-        left, top, *sizes = np.transpose([digit.box for digit in digits])
-        around = 2 * np.max(sizes)
-        right, bottom = (left + sizes[0]).max() + around, (top + sizes[1]).max() + around
-        original.set_xlim(max(0, left.min() - around), min(width, right))
-        original.set_ylim(min(height, bottom), max(0, top.min() - around))
+        lefts, tops, widths, heights = np.transpose([digit.box for digit in digits])
+        around = 2 * max(widths.max(), heights.max())
+        original.set_xlim(max(0, lefts.min() - around), min(width, (lefts + widths).max() + around))
+        original.set_ylim(min(height, (tops + heights).max() + around), max(0, tops.min() - around))
         seen.imshow(as_page(rows), cmap="gray_r")
         seen.set_title("what the network saw", fontsize=9)
     return figure
@@ -996,27 +988,26 @@ def windows_open():
 
 def main(settings):
     """Do what the settings ask for; return the exit code."""
-    advice, code = "", 0
-    windows = windows_open() and settings.show
+    job = train_and_evaluate
+    if settings.predict:
+        job = predict
+    elif settings.draw:
+        job = draw
+    elif settings.evaluate:
+        job = evaluate_trained
     try:
-        if settings.predict:
-            code = predict(settings)
-        elif settings.draw and not windows:
+        windows = windows_open() and settings.show
+        if job is draw and not windows:
             raise InputError("--draw takes a display, python3-tk on Linux, and no --no-show")
-        elif settings.draw:
-            draw(settings)
-        elif settings.evaluate:
-            evaluate_trained(settings)
-        else:
-            advice = "; --resume goes on after the last whole epoch, if there is one"
-            train_and_evaluate(settings)
+        code = job(settings) or 0
         if windows:
             plt.show()
     except (InputError, OSError) as error:
         complain(error)
         code = 1
     except KeyboardInterrupt:
-        complain(f"interrupted{advice}")
+        advice = "; --resume goes on after the last whole epoch, if there is one"
+        complain(f"interrupted{advice if job is train_and_evaluate else ''}")
         code = 130
     return code
 
