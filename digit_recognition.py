@@ -278,7 +278,7 @@ def training_batches(images, labels, settings):
 
 
 def train(model, batches, validation, settings):
-    """Train the compiled model on the batches; return {name: list of a figure an epoch}.
+    """Train the compiled model on the batches; return {name: list of a value an epoch}.
 
     With --resume, goes on with an interrupted run. Raises InputError if it cannot, or on NaN.
     """
@@ -316,7 +316,7 @@ def train(model, batches, validation, settings):
 
 # ---------------------------------------------------------------------------------- Evaluation
 def score(probabilities, labels):
-    """Return test metrics, a dict, and their report of probabilities (n, classes), labels (n,)."""
+    """Return test metrics, a dict, and a report, of probabilities (n, classes), labels (n,)."""
     count, every_label = len(labels), range(probabilities.shape[1])
     predicted = probabilities.argmax(axis=1)
     wrong = int((predicted != labels).sum())
@@ -541,13 +541,13 @@ def evaluate_trained(settings):
 # scikit-learn's digits.
 Image.MAX_IMAGE_PIXELS = 250_000_000  # some phones' photos have 200 megapixels
 CONFIDENT = 0.8  # of the validation images 2.2 % are below, with three of four mistakes
-AREA = 3_000_000  # pixels of a picture at most: 3 mm on a page of A4 are 20 of them
+AREA = 3_000_000  # pixels of a picture at most: digits of 3 mm on A4 are 20 pixels high then
 SMALLEST, LARGEST = 14, 120  # pixels of a digit: larger ones are found in smaller copies
 LINE = 150  # pixels: a line of the paper is longer than a digit's strokes
 TOUCHING = np.ones((3, 3))  # pixels that touch, corners included, are connected
-STROKE = 41  # pixels, wider than the strokes of a digit of LARGEST pixels
-FAINTEST = 2.5  # ink: of 255 grey levels on white paper 40; half as dark a stroke is read too
-GRAIN = 27  # ink is so many times as strong as the paper's grain, or is grain
+STROKE = 41  # pixels of a window that is wider than the strokes of a digit of LARGEST pixels
+FAINTEST = 2.5  # ink of a stroke at least, or EDGE of it: on white paper 40 of 255 grey levels
+GRAIN = 27  # a stroke has at least so many times the ink of the paper's grain
 EDGE = 0.4  # share of a stroke's ink at its edge
 SHARP = 0.1  # ink by which it falls at its edge from pixel to pixel, where shade falls by less
 UNLIKELY = 0.4  # probability: where no digit reaches it, none is written
@@ -663,22 +663,22 @@ def lift_ink(page):
 
 
 def find_parts(ink, near):
-    """Return the parts of the ink that may be digits: what near, a wider mask, connects is one."""
+    """Return the parts of the ink that may be digits; what the mask near connects is one part."""
     labels = ndimage.label(near, TOUCHING)[0]
     labels = np.where(labels, labels, ndimage.maximum_filter(labels, 3))  # with its soft edge
     labels = labels * ndimage.binary_dilation(ink > EDGE)
     steep = ndimage.gaussian_gradient_magnitude(ink, 1)
     parts = []
     for number, place in enumerate(ndimage.find_objects(labels), start=1):
-        if place is None:
+        if place is None:  # no stroke is left where a digit was cut off
             continue
         own = np.where(labels[place] == number, ink[place], 0)
         part = Part(place[1].start, place[0].start, *own.shape[::-1], own)
         right, below = ink.shape[1] - place[1].stop, ink.shape[0] - place[0].stop
         # What goes on beyond the border is an edge or a fold, unless it fills the picture.
-        across = min(np.subtract(ink.shape, own.shape)) <= 4
-        share = own.size / min(ink.shape) ** 2
-        whole = min(part.left, part.top, right, below) > 2 or share > (1 / 3 if across else 1 / 4)
+        spans = min(np.subtract(ink.shape, own.shape)) <= 4  # from side to side
+        share = own.size / min(ink.shape) ** 2  # of the largest square in the picture
+        whole = min(part.left, part.top, right, below) > 2 or share > (1 / 3 if spans else 1 / 4)
         fits = max(own.shape) >= 7 and part.height <= LARGEST
         # A stroke has sharp edges, which shade has not.
         if whole and fits and np.percentile(steep[place][own > 0], 80) > SHARP:
@@ -830,7 +830,8 @@ def plot_readings(readings):
         image, side = open_grey(path)
         width, height = (side * length / max(image.size) for length in image.size)
         original.imshow(image, cmap="gray", extent=(0, width, height, 0))
-        original.set_title(path.name.encode(errors="ignore").decode(), fontsize=9, parse_math=False)
+        name = path.name.encode(errors="ignore").decode()  # without what no font can draw
+        original.set_title(name, fontsize=9, parse_math=False, pad=14)  # above the labels
         digits = [digit for row in rows for digit in row]
         for digit in digits:
             color = BLUE if digit.confident else ORANGE

@@ -43,6 +43,12 @@ def test_a_python_without_the_packages_is_told_how_to_install_them(tmp_path, pac
     assert run_script("--help", env=surroundings).returncode == 0
 
 
+def test_ctrl_c_while_the_packages_load_is_no_traceback(tmp_path):
+    (tmp_path / "keras.py").write_text("raise KeyboardInterrupt")
+    process = run_script(env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    assert (process.returncode, process.stdout, process.stderr) == (130, "", "")
+
+
 def test_a_console_of_another_encoding_takes_every_name(seven, network):
     named = seven.rename(seven.with_name("é 数字.png"))
     process = run_script(
