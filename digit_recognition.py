@@ -632,7 +632,7 @@ def without_boxes(ink):
         side = min(own.shape)
         depth = side // 5  # to which a round 0 covers less of its four sides
         sides = own[:depth], own[-depth:], own.T[:depth], own.T[-depth:]
-        if depth > 2 and all(side.any(axis=0).mean() > 0.83 for side in sides):
+        if depth > 2 and all(ink_there.any(axis=0).mean() > 0.83 for ink_there in sides):
             box = np.pad(ink[place], 8)
             ink[place] = without_lines(box, round(0.8 * side))[8:-8, 8:-8]
     return ink
@@ -782,8 +782,8 @@ def read_digits(source, model):
         # All at once: for a small picture that takes half the time.
         probabilities = np.asarray(model(np.stack(images)[..., np.newaxis], training=False))
         readings = defaultdict(list)  # of each copy
-        for (number, scale, part), image, row in zip(found, images, probabilities, strict=True):
-            readings[number].append(as_digit(part, scale, image, row))
+        for (number, scale, part), seen, row in zip(found, images, probabilities, strict=True):
+            readings[number].append(as_digit(part, scale, seen, row))
         best = max(readings.values(), key=evidence)
     if not any(digit.probability >= UNLIKELY for digit in best):
         raise InputError(f"{name}: no digit stands out from the paper; write larger or darker")
