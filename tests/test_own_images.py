@@ -386,7 +386,7 @@ def test_a_page_of_print_or_texture_ends_soon(model):
         began = time.process_time()
         with contextlib.suppress(dr.InputError):
             assert not all(digit.confident for digit in digits_in(picture, model))
-        assert time.process_time() - began < 3
+        assert time.process_time() - began < 4
 
 
 def test_a_photo_of_12_megapixels_is_read_soon_in_little_memory(model, tmp_path):
@@ -399,7 +399,7 @@ def test_a_photo_of_12_megapixels_is_read_soon_in_little_memory(model, tmp_path)
     assert peak < 300e6
     began = time.process_time()
     assert len(read(tmp_path / "photo.jpg", model)) > 20
-    assert time.process_time() - began < 1.5
+    assert time.process_time() - began < 2
 
 
 def test_pages_of_handwriting_are_read(model):
