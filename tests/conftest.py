@@ -11,9 +11,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-import digit_recognition
-
-SCRIPT = Path(digit_recognition.__file__)
+SCRIPT = Path(__file__).parents[1] / "digit_recognition.py"
 QUICK = ["--limit", "12000", "--epochs", "3"]
 
 matplotlib.use("agg")
@@ -21,6 +19,8 @@ matplotlib.use("agg")
 
 def make_settings(*words):
     """The settings of a command line."""
+    import digit_recognition  # not above: pytest's first process, which runs no test, needs 4 s
+
     return digit_recognition.parse_settings([str(word) for word in words])
 
 
@@ -34,6 +34,8 @@ def run_script(*arguments, cwd=None, timeout=120, **options):
 @pytest.fixture(scope="session")
 def mnist():
     """The bundled data set: (x_train, y_train), (x_test, y_test), classes."""
+    import digit_recognition
+
     return digit_recognition.load_data()
 
 
@@ -87,6 +89,7 @@ def network(finished):
 @pytest.fixture
 def main(capsys):
     """Run a command line in this process: returns (exit code, stdout, stderr)."""
+    import digit_recognition
 
     def run(*arguments):
         try:

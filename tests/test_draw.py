@@ -165,11 +165,10 @@ def test_strokes_are_as_thick_as_mnists_in_a_digit_of_half_the_pad(hand):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there always is a display")
 def test_without_a_window_one_line_says_what_to_install(tmp_path):
-    for backend in ({}, {"MPLBACKEND": "tkagg"}):
-        process = run_script("--draw", cwd=tmp_path, env={"PATH": "/usr/bin", **backend})
-        assert process.returncode == 1 and process.stderr.count("\n") == 1
-        assert "python3-tk" in process.stderr and process.stdout == ""
-        assert not list(tmp_path.iterdir())
+    process = run_script("--draw", cwd=tmp_path, env={"PATH": "/usr/bin"})
+    assert process.returncode == 1 and process.stderr.count("\n") == 1
+    assert "python3-tk" in process.stderr and process.stdout == ""
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_a_model_the_line_is_that_of_predict(main, monkeypatch, tmp_path):
