@@ -662,12 +662,14 @@ def lift_ink(page):
     return np.minimum(plain / level, without_boxes(ink / level))
 
 
-def find_parts(ink, near):
-    """Return the parts of the ink that may be digits; what the mask near connects is one part."""
+def find_parts(ink, steep, near):
+    """Return the parts of the ink that may be digits; what the mask near connects is one part.
+
+    steep: the gradient of the ink.
+    """
     labels = ndimage.label(near, TOUCHING)[0]
     labels = np.where(labels, labels, ndimage.maximum_filter(labels, 3))  # with its soft edge
     labels = labels * ndimage.binary_dilation(ink > EDGE)
-    steep = ndimage.gaussian_gradient_magnitude(ink, 1)
     parts = []
     for number, place in enumerate(ndimage.find_objects(labels), start=1):
         if place is None:  # no stroke is left where a digit was cut off
@@ -706,8 +708,9 @@ def cut_apart(near, part, height):
 def find_digits(page):
     """Return the dark digits of a grey Pillow image, a list of parts."""
     ink = lift_ink(page)
+    steep = ndimage.gaussian_gradient_magnitude(ink, 1)
     near = ndimage.binary_dilation(ink > EDGE, np.ones((5, 1)))
-    parts = find_parts(ink, near)
+    parts = find_parts(ink, steep, near)
     # Each counts by its height, since specks are many.
     heights = [part.height for part in parts for _ in range(part.height)]
     usual = int(np.median(heights)) if heights else 0
@@ -717,7 +720,7 @@ def find_digits(page):
         elif part.width >= 1.5 * max(usual, part.height):
             cut_apart(near, part, max(usual, part.height))
     least = max(SMALLEST, 0.5 * usual)
-    return [part for part in find_parts(ink, near) if least < part.height < 2 * usual]
+    return [part for part in find_parts(ink, steep, near) if least < part.height < 2 * usual]
 
 
 def to_mnist_form(ink):
