@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import gzip
 import json
-import math
 import os
 import platform
 import shutil
@@ -21,7 +20,7 @@ import tempfile
 import time
 import warnings
 import zipfile
-from collections import defaultdict, namedtuple
+from collections import namedtuple
 from pathlib import Path
 
 # ------------------------------------------------------------------------------------ Settings
@@ -82,7 +81,7 @@ def parse_settings(words=None):
         parser.error("--filters, --kernel-sizes and --pool-sizes take as many numbers each")
     if settings.learning_rate is None:
         settings.learning_rate = OPTIMIZERS[settings.optimizer][1]
-    if not 0 < settings.learning_rate < math.inf:
+    if not 0 < settings.learning_rate < 1e9:
         parser.error(f"--learning-rate {settings.learning_rate} is not a number above 0")
     if settings.seed not in range(2**32):
         parser.error(f"--seed {settings.seed} is not a whole number from 0 to {2**32 - 1}")
@@ -106,8 +105,7 @@ if __name__ == "__main__":
     SETTINGS = parse_settings()  # before TensorFlow takes seconds to load: --help answers at once
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
-# oneDNN is off by default without AVX-512, where it takes a step from 49 to 36 ms.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # without AVX-512 36 ms a step, not 49
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 STDERR = None
 with contextlib.suppress(OSError):  # in IDLE on Windows there is nothing to silence
@@ -228,11 +226,9 @@ LABEL_SMOOTHING = 0.05  # 0.1 and 0.15 read as many digits of held-out writers
 
 
 def warp(images, seed):
-    """Return images (n, height, width, 1), each shifted, turned, scaled and slanted a little.
-
-    The pixel at p, (x, y), shows what was at matrix (p - centre) + centre + shift.
-    """
+    """Return images (n, height, width, 1), each shifted, turned, scaled and slanted a little."""
     count, height, width, _ = images.shape
+    # The pixel at p, (x, y), shows what was at matrix (p - centre) + centre + shift.
     centre = tf.constant([(width - 1) / 2, (height - 1) / 2])
     matrix = tf.eye(2) + tf.random.stateless_normal((count, 2, 2), seed, stddev=0.08)
     shift = tf.random.stateless_normal((count, 2), seed + 1, stddev=width / 28)
@@ -529,35 +525,31 @@ def evaluate_trained(settings):
     model = load_model(settings.model, test[0].shape[1:])
     if model.output_shape[1] < classes:
         raise InputError(f"{settings.model} tells {model.output_shape[1]} labels, not {classes}")
-    facts = {"settings": vars(settings)}
     with replacing(settings.output_dir) as folder:
-        report = evaluate(model, test, facts, f"{folder}/evaluation-")
+        report = evaluate(model, test, {"settings": vars(settings)}, f"{folder}/evaluation-")
         (folder / "evaluation-metrics.json").rename(folder / "evaluation.json")
     print(f"Saved in {settings.output_dir}\n{report}", flush=True)
 
 
 # ----------------------------------------------------------------------------- Your own images
-# Numbers without a reason were chosen on pages of tests/pages.py with seeds from 1000 on, and on
-# scikit-learn's digits.
+# Numbers without a reason: chosen on tests/pages.py's pages, seeds 1000 on, and sklearn's digits.
 Image.MAX_IMAGE_PIXELS = 250_000_000  # some phones' photos have 200 megapixels
 CONFIDENT = 0.8  # of the validation images 2.2 % are below, with three of four mistakes
 AREA = 3_000_000  # pixels of a picture at most: digits of 3 mm on A4 are 20 pixels high then
 SMALLEST, LARGEST = 14, 120  # pixels of a digit: larger ones are found in smaller copies
 LINE = 150  # pixels: a line of the paper is longer than a digit's strokes
-TOUCHING = np.ones((3, 3))  # pixels that touch, corners included, are connected
 STROKE = 41  # pixels of a window that is wider than the strokes of a digit of LARGEST pixels
-FAINTEST = 2.5  # ink of a stroke at least, or EDGE of it: on white paper 40 of 255 grey levels
+FAINTEST = 2.6  # ink of a stroke at least, or EDGE of it: on white paper 41 of 255 grey levels
 GRAIN = 27  # a stroke has at least so many times the ink of the paper's grain
 EDGE = 0.4  # share of a stroke's ink at its edge
 SHARP = 0.1  # ink by which it falls at its edge from pixel to pixel, where shade falls by less
 UNLIKELY = 0.4  # probability: where no digit reaches it, none is written
 
-
 # A connected part of the ink: its place in pixels, ink float (height, width), 0 elsewhere.
 Part = namedtuple("Part", "left top width height ink")
 # What was read: probabilities, float32 (classes,), of which the label has the highest; the box's
 # left, top, width, height in pixels of the upright original; the image that the network saw.
-Digit = namedtuple("Digit", "label probability confident probabilities box image")
+Digit = namedtuple("Digit", "label probability probabilities box image")
 
 
 def open_grey(source):
@@ -604,10 +596,10 @@ def copies(image):
     for page in polarities(image):
         if min(page.size) >= 8 and max(page.size) < 128:
             page = ImageOps.contain(page, (128, 128))
-        least = max(60, max(page.size) / 20)  # smaller ones of a large page show only its edges
+        least = np.clip(max(page.size) / 8, 60, 100)  # smaller ones show only a page's edges
         while min(page.size) >= 8 and max(page.size) > least:
             yield page
-            page = page.resize([math.ceil(side / 2**0.5) for side in page.size], Image.BILINEAR)
+            page = ImageOps.scale(page, 0.5**0.5, Image.BILINEAR)
 
 
 def without_lines(ink, length):
@@ -622,11 +614,8 @@ def without_lines(ink, length):
 
 
 def without_boxes(ink):
-    """Take the sides of boxes around digits from the ink, in place; return it.
-
-    A box is a part with ink along all four sides.
-    """
-    labels = ndimage.label(ink > EDGE / 2, TOUCHING)[0]
+    """Take boxes, parts with ink along all four sides, from the ink, in place; return it."""
+    labels = ndimage.label(ink > EDGE / 2, np.ones((3, 3)))[0]
     for number, place in enumerate(ndimage.find_objects(labels), start=1):
         own = labels[place] == number
         side = min(own.shape)
@@ -649,25 +638,16 @@ def lift_ink(page):
     ink = (paper - grey) / np.sqrt(np.maximum(paper, 10))  # darker paper shows no light
     grain = np.median(abs(np.diff(ink, axis=0)))
     ink = (ink - np.median(ink)).clip(0)  # grain makes the closing too bright
-    # If all corners are dark, the page lies on a table: what is as dark is not paper.
-    brightest_corner = paper[[0, 0, -1, -1], [0, -1, 0, -1]].max()
-    if brightest_corner < 0.65 * np.percentile(paper, 75):
-        ink[paper < 1.25 * brightest_corner] = 0
     plain = without_lines(ink, LINE)
-    # The mean of strokes: from the maximum on, 8 times the mean of all above half of it.
-    level = plain.max()
-    for _ in range(8):
-        level = plain[plain >= level / 2].mean()
+    # The mean of strokes: a pixel counts by its ink, and paper hardly does.
+    level = np.average(plain, weights=plain**1.5 + 1e-9)
     level = max(level, GRAIN * grain, FAINTEST)
     return np.minimum(plain / level, without_boxes(ink / level))
 
 
 def find_parts(ink, steep, near):
-    """Return the parts of the ink that may be digits; what the mask near connects is one part.
-
-    steep: the gradient of the ink.
-    """
-    labels = ndimage.label(near, TOUCHING)[0]
+    """Return parts that may be digits: ink that the mask near connects; steep is its gradient."""
+    labels = ndimage.label(near, np.ones((3, 3)))[0]  # corners touch
     labels = np.where(labels, labels, ndimage.maximum_filter(labels, 3))  # with its soft edge
     labels = labels * ndimage.binary_dilation(ink > EDGE)
     parts = []
@@ -682,17 +662,9 @@ def find_parts(ink, steep, near):
         share = own.size / min(ink.shape) ** 2  # of the largest square in the picture
         whole = min(part.left, part.top, right, below) > 2 or share > (1 / 3 if spans else 1 / 4)
         fits = max(own.shape) >= 7 and part.height <= LARGEST
-        # A stroke has sharp edges, which shade has not.
         if whole and fits and np.percentile(steep[place][own > 0], 80) > SHARP:
             parts.append(part)
     return parts
-
-
-def join_around(near, part, height):
-    """Set near, bool (height, width), around a small part: an open 4's stroke or a 5's bar."""
-    beside, above = int(0.1 * height) + 1, int(0.15 * height) + 1
-    top, left = max(part.top - above, 0), max(part.left - beside, 0)
-    near[top : part.top + part.height + above, left : part.left + part.width + beside] = True
 
 
 def cut_apart(near, part, height):
@@ -709,25 +681,20 @@ def find_digits(page):
     """Return the dark digits of a grey Pillow image, a list of parts."""
     ink = lift_ink(page)
     steep = ndimage.gaussian_gradient_magnitude(ink, 1)
-    near = ndimage.binary_dilation(ink > EDGE, np.ones((5, 1)))
+    near = ndimage.binary_dilation(ink > EDGE, np.ones((7, 1)))  # a 5's bar is above its bowl
     parts = find_parts(ink, steep, near)
-    # Each counts by its height, since specks are many.
-    heights = [part.height for part in parts for _ in range(part.height)]
+    heights = [part.height for part in parts for _ in range(part.height)]  # specks are many
     usual = int(np.median(heights)) if heights else 0
     for part in parts:
-        if part.height < 0.65 * usual:
-            join_around(near, part, usual)
-        elif part.width >= 1.5 * max(usual, part.height):
+        if part.width >= 1.5 * max(usual, part.height):
             cut_apart(near, part, max(usual, part.height))
     least = max(SMALLEST, 0.5 * usual)
     return [part for part in find_parts(ink, steep, near) if least < part.height < 2 * usual]
 
 
 def to_mnist_form(ink):
-    """Return a digit's ink, float (height, width), as MNIST has it: uint8 (28, 28).
-
-    Scaled into 20 x 20 and centred by its mass (LeCun et al., 1998, section III.A).
-    """
+    """Return a digit's ink, float (height, width), as MNIST has it: uint8 (28, 28)."""
+    # Scaled into 20 x 20 and centred by its mass (LeCun et al., 1998, section III.A).
     image = Image.fromarray(np.uint8(np.clip(280 * ink - 55, 0, 255)))
     image = image.crop(image.point(lambda value: 255 * (value > 60)).getbbox())
     sides = [max(round(20 * side / max(image.size)), 1) for side in image.size]
@@ -736,34 +703,31 @@ def to_mnist_form(ink):
     return np.pad(digit, 14)[top : top + 28, left : left + 28]  # 14 on either side of the centre
 
 
-def as_digit(part, scale, image, probabilities):
-    """Return a part as a Digit; a pixel of its copy is scale pixels of the original."""
-    probability = float(probabilities.max())
-    # A stroke is a pixel wider all around than its ink.
-    edges = part.left + 1, part.top + 1, part.width - 2, part.height - 2
-    box = tuple(round(scale * edge) for edge in edges)
-    sure = probability >= CONFIDENT
-    return Digit(int(probabilities.argmax()), probability, sure, probabilities, box, image)
+def read_parts(parts, scale, model):
+    """Return parts as digits; a pixel of their copy is scale pixels of the original."""
+    images = np.stack([to_mnist_form(part.ink) for part in parts])
+    digits = []
+    found = model.predict_on_batch(images[..., np.newaxis])
+    for part, image, probabilities in zip(parts, images, found, strict=True):
+        label, probability = int(probabilities.argmax()), float(probabilities.max())
+        edges = part.left + 1, part.top + 1, part.width - 2, part.height - 2  # less its soft edge
+        box = tuple(round(scale * edge) for edge in edges)
+        digits.append(Digit(label, probability, probabilities, box, image))
+    return digits
 
 
 def evidence(digits):
     """Return how much speaks for a reading: sure digits, and large ones more than small ones."""
-    # A digit of 0.7 says nothing. Size counts less than in proportion, or one blot would outweigh
-    # a page of small digits.
+    # 0.7 says nothing. If size counted in proportion, a blot would outweigh a page of digits.
     return sum((digit.probability - 0.7) * max(digit.box[2:]) ** 0.6 for digit in digits)
 
 
-def middle(digit):
-    """Return how far below the upper edge of its page the middle of a digit is, in pixels."""
-    return digit.box[1] + digit.box[3] / 2
-
-
 def into_rows(digits):
-    """Return digits in rows, each from left to right; a row ends where the next is half lower."""
+    """Return digits in rows, each from left to right; a row ends where the next is 0.7 lower."""
     usual = np.median([digit.box[3] for digit in digits])
     rows = []
-    for digit in sorted(digits, key=middle):
-        if not rows or middle(digit) - middle(rows[-1][-1]) > 0.5 * usual:
+    for digit in sorted(digits, key=lambda digit: digit.box[1]):
+        if not rows or digit.box[1] - rows[-1][-1].box[1] > 0.7 * usual:
             rows.append([])
         rows[-1].append(digit)
     return [sorted(row, key=lambda digit: digit.box) for row in rows]
@@ -776,18 +740,12 @@ def read_digits(source, model):
         image, side = open_grey(source)
     except Exception as error:  # a damaged file raises whatever Pillow thinks of
         raise InputError(f"{name}: {error}; give it whole, as a PNG or JPEG") from None
-    found, best = [], []
-    for number, copy in enumerate(copies(image)):
-        scale = side / max(copy.size)
-        found += [(number, scale, part) for part in find_digits(copy)]
-    if found:
-        images = [to_mnist_form(part.ink) for _, _, part in found]
-        # All at once: for a small picture that takes half the time.
-        probabilities = np.asarray(model(np.stack(images)[..., np.newaxis], training=False))
-        readings = defaultdict(list)  # of each copy
-        for (number, scale, part), seen, row in zip(found, images, probabilities, strict=True):
-            readings[number].append(as_digit(part, scale, seen, row))
-        best = max(readings.values(), key=evidence)
+    readings = []
+    for copy in copies(image):
+        parts = find_digits(copy)
+        if parts:
+            readings.append(read_parts(parts, side / max(copy.size), model))
+    best = max(readings, key=evidence, default=[])
     if not any(digit.probability >= UNLIKELY for digit in best):
         raise InputError(f"{name}: no digit stands out from the paper; write larger or darker")
     return into_rows(best)
@@ -797,7 +755,7 @@ def row_texts(rows, doubt=""):
     """Return a text for each row of digits, with the mark of doubt after those in doubt."""
     texts = []
     for row in rows:
-        words = [f"{digit.label}{'' if digit.confident else doubt}" for digit in row]
+        words = [f"{digit.label}{'' if digit.probability >= CONFIDENT else doubt}" for digit in row]
         texts.append((" " if len(row[0].probabilities) > 10 else "").join(words))
     return texts
 
@@ -809,7 +767,7 @@ def describe(path, rows, label, as_json):
         found = {"file": str(path), "digits": "\n".join(row_texts(rows))}
         found["probabilities"] = [round(digit.probability, 4) for digit in digits]
         found["boxes"] = [digit.box for digit in digits]
-        found["confident"] = all(digit.confident for digit in digits)
+        found["confident"] = all(digit.probability >= CONFIDENT for digit in digits)
         return json.dumps(found if label is None else found | {"true": int(label)})
     shares = ", ".join(f"{digit.label} {100 * digit.probability:.1f} %" for digit in digits)
     truth = "" if label is None or row_texts(rows) == [label] else f"  WRONG, true {label}"
@@ -818,11 +776,10 @@ def describe(path, rows, label, as_json):
 
 def as_page(rows):
     """Return what the network saw of rows of digits, side by side: uint8 (height, width)."""
-    page = np.zeros((28 * len(rows), 28 * max(map(len, rows))), np.uint8)
-    for number, row in enumerate(rows):
-        images = np.hstack([digit.image for digit in row])
-        page[28 * number : 28 * number + 28, : images.shape[1]] = images
-    return page
+    longest = max(len(row) for row in rows)
+    blank = np.zeros((28, 28), np.uint8)
+    images = [[digit.image for digit in row] + [blank] * (longest - len(row)) for row in rows]
+    return np.block(images)
 
 
 def plot_readings(readings):
@@ -837,7 +794,7 @@ def plot_readings(readings):
         original.set_title(name, fontsize=9, parse_math=False, pad=14)  # above the labels
         digits = [digit for row in rows for digit in row]
         for digit in digits:
-            color = BLUE if digit.confident else ORANGE
+            color = BLUE if digit.probability >= CONFIDENT else ORANGE
             left, top, *size = digit.box
             original.add_patch(plt.Rectangle((left, top), *size, fill=False, color=color))
             original.text(left, top, digit.label, color=color, fontsize=9, ha="right", va="bottom")
@@ -953,8 +910,7 @@ class Pad:
         seen.clear()
         bars.clear()
         try:
-            # Half the pixels are enough, and are read in 32 ms, all of them in 88.
-            rows = read_digits(drawing.reduce(2), self.model)
+            rows = read_digits(drawing.reduce(2), self.model)  # in 32 ms, all pixels in 88
             self.axes["pad"].set_title(" / ".join(row_texts(rows)), fontsize=24)
             seen.imshow(as_page(rows), cmap="gray_r")
             bars.bar(labels, rows[-1][-1].probabilities, color=BLUE)
@@ -963,7 +919,6 @@ class Pad:
         self.paper.set_data(drawing)
         self.axes["pad"].set(xticks=[], yticks=[])
         seen.set(title="what the network saw", xticks=[], yticks=[])
-        bars.set_xlim(-1, len(labels))
         bars.set(title="probability of the last digit", ylim=(0, 1), xticks=labels, yticks=[])
         self.canvas.draw_idle()
 
