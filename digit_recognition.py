@@ -594,8 +594,8 @@ def polarities(image):
 def copies(image):
     """Yield the pages of polarities, enlarged if they are small, and smaller and smaller copies."""
     for page in polarities(image):
-        if min(page.size) >= 8 and max(page.size) < 128:
-            page = ImageOps.contain(page, (128, 128))
+        if min(page.size) >= 8 and max(page.size) < 130:
+            page = ImageOps.contain(page, (130, 130))
         least = np.clip(max(page.size) / 8, 60, 100)  # smaller ones show only a page's edges
         while min(page.size) >= 8 and max(page.size) > least:
             yield page
