@@ -99,7 +99,7 @@ def complain(error):
 if __name__ == "__main__":
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, pythonw has none
     sys.stderr = sys.stderr or open(os.devnull, "w", errors="replace")  # noqa: SIM115
-    if hasattr(sys.stdout, "reconfigure"):  # IDLE's takes any character, as stderr does
+    if hasattr(sys.stdout, "reconfigure"):  # IDLE's has no such method, and needs none
         sys.stdout.reconfigure(errors="backslashreplace")
     warnings.simplefilter("ignore")  # Pillow's, on damaged metadata
     SETTINGS = parse_settings()  # before TensorFlow takes seconds to load: --help answers at once
@@ -255,7 +255,6 @@ def training_batches(images, labels, settings):
     images, labels = tf.constant(images), tf.constant(labels, "float32")
 
     def make_batch(places, seed):
-        places = tf.ensure_shape(places, batch_size)
         batch = tf.cast(tf.gather(images, places), "float32")
         if settings.augment:
             batch = warp(batch, seed)
@@ -274,10 +273,7 @@ def training_batches(images, labels, settings):
 
 
 def train(model, batches, validation, settings):
-    """Train the compiled model on the batches; return {name: list of a value an epoch}.
-
-    With --resume, goes on with an interrupted run. Raises InputError if it cannot, or on NaN.
-    """
+    """Train, or go on with --resume; return {name: list of values by epoch}, or InputError."""
     unfinished = settings.output_dir / "unfinished"
     unfinished.mkdir(parents=True, exist_ok=True)
     try:
@@ -295,14 +291,13 @@ def train(model, batches, validation, settings):
         history = model.fit(
             batches,
             epochs=settings.epochs,
-            shuffle=False,  # training_batches does
             validation_data=validation,
             validation_batch_size=500,
             callbacks=[keras.callbacks.TerminateOnNaN(), backup],
             verbose=1 if sys.stdout.isatty() else 2,  # a bar, or a line an epoch
         )
     except ValueError:  # Keras's, of weights that do not fit
-        raise InputError(f"{unfinished} is of another network; repeat its options") from None
+        raise InputError(f"{unfinished} is damaged or has other options; repeat them") from None
     if not history.epoch:
         raise InputError("--resume: all epochs are trained; ask for more with --epochs")
     if not np.isfinite(history.history["loss"]).all():
@@ -411,17 +406,14 @@ def train_and_evaluate(settings):
         table, header = np.column_stack(list(history.values())), ",".join(history)
         np.savetxt(folder / "history.csv", table, "%.6g", ",", header=header, comments="")
         plot_history(history).savefig(folder / "training_curves.png", dpi=120)
-        report = evaluate(model, test, facts, f"{folder}/")
+        metrics, report = evaluate(model, *test, facts, f"{folder}/")
+        (folder / "metrics.json").write_text(metrics)
     shutil.rmtree(settings.output_dir / "unfinished", ignore_errors=True)
     print(f"Saved in {settings.output_dir}\n{report}", flush=True)
 
 
-def evaluate(model, test, facts, start):
-    """Save test metrics, with other facts of the run, and figures; return a report.
-
-    test: (images, labels); start: what the files' paths begin with.
-    """
-    images, labels = test
+def evaluate(model, images, labels, facts, start):
+    """Save figures in files that begin with start; return metrics and facts as JSON, a report."""
     model.steps_per_execution = 1  # sixteen, as in training, cost predict half a second to trace
     probabilities = model.predict(images, batch_size=500, verbose=0)
     metrics, report = score(probabilities, labels)
@@ -430,12 +422,10 @@ def evaluate(model, test, facts, start):
         "machine": f"{platform.platform()}, {os.cpu_count()} cores, Python {sys.version}",
         "versions": {module.__name__: module.__version__ for module in (tf, keras, np)},
     }
-    text = json.dumps(metrics | facts, indent=1, default=str)
-    Path(f"{start}metrics.json").write_text(text + "\n")
     plot_digits(images, labels, probabilities).savefig(f"{start}sample_predictions.png", dpi=120)
     plot_confusion(labels, probabilities).savefig(f"{start}confusion_matrix.png", dpi=120)
     plot_mistakes(images, labels, probabilities).savefig(f"{start}mistakes.png", dpi=120)
-    return report
+    return json.dumps(metrics | facts, indent=1, default=str) + "\n", report
 
 
 @contextlib.contextmanager
@@ -526,8 +516,9 @@ def evaluate_trained(settings):
     if model.output_shape[1] < classes:
         raise InputError(f"{settings.model} tells {model.output_shape[1]} labels, not {classes}")
     with replacing(settings.output_dir) as folder:
-        report = evaluate(model, test, {"settings": vars(settings)}, f"{folder}/evaluation-")
-        (folder / "evaluation-metrics.json").rename(folder / "evaluation.json")
+        facts = {"settings": vars(settings)}
+        metrics, report = evaluate(model, *test, facts, f"{folder}/evaluation-")
+        (folder / "evaluation.json").write_text(metrics)
     print(f"Saved in {settings.output_dir}\n{report}", flush=True)
 
 
@@ -565,7 +556,7 @@ def open_grey(source):
         image.draft("L", (1700, 1700))  # a large JPEG is decoded at a fraction of its size
     image = ImageOps.exif_transpose(image)
     if image.mode[0] in "IF":  # 16 bits and more, which convert() would clip
-        values = np.asarray(image, np.float32) - min(image.getextrema())
+        values = np.asarray(image, np.float32) - np.min(image)
         image = Image.fromarray(np.uint8(255 * values / max(values.max(), 1e-9)))
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -579,16 +570,15 @@ def open_grey(source):
 
 
 def polarities(image):
-    """Return a list of a grey Pillow image, unless dark, and of its negative, unless bright."""
+    """Yield a grey Pillow image, unless it is dark, and its negative, unless it is bright."""
     # In deep shadow, paper is still as bright as its surroundings, which strokes darken.
     small = np.asarray(image.resize((128, 128), Image.BOX), np.float32)
     excess = small - ndimage.gaussian_filter(small, 16)
-    usual, pages = np.median(small), []
+    usual = np.median(small)
     if usual >= 64 or np.median(excess) > -0.1 * excess.std():
-        pages.append(image)
+        yield image
     if usual <= 160:
-        pages.append(ImageOps.invert(image))
-    return pages
+        yield ImageOps.invert(image)
 
 
 def copies(image):
@@ -618,12 +608,12 @@ def without_boxes(ink):
     labels = ndimage.label(ink > EDGE / 2, np.ones((3, 3)))[0]
     for number, place in enumerate(ndimage.find_objects(labels), start=1):
         own = labels[place] == number
-        side = min(own.shape)
-        depth = side // 5  # to which a round 0 covers less of its four sides
+        shorter = min(own.shape)
+        depth = shorter // 5  # to which a round 0 covers less of its four sides
         sides = own[:depth], own[-depth:], own.T[:depth], own.T[-depth:]
-        if depth > 2 and all(ink_there.any(axis=0).mean() > 0.83 for ink_there in sides):
-            box = np.pad(ink[place], 8)
-            ink[place] = without_lines(box, round(0.8 * side))[8:-8, 8:-8]
+        if depth > 2 and all(side.any(axis=0).mean() > 0.83 for side in sides):
+            box = np.pad(ink[place], 8)  # or its sides would not be thin
+            ink[place] = without_lines(box, round(0.8 * shorter))[8:-8, 8:-8]
     return ink
 
 
@@ -640,17 +630,15 @@ def lift_ink(page):
     ink = (ink - np.median(ink)).clip(0)  # grain makes the closing too bright
     plain = without_lines(ink, LINE)
     # The mean of strokes: a pixel counts by its ink, and paper hardly does.
-    level = np.average(plain, weights=plain**1.5 + 1e-9)
-    level = max(level, GRAIN * grain, FAINTEST)
+    level = max(np.average(plain, weights=plain**1.5 + 1e-9), GRAIN * grain, FAINTEST)
     return np.minimum(plain / level, without_boxes(ink / level))
 
 
 def find_parts(ink, steep, near):
-    """Return parts that may be digits: ink that the mask near connects; steep is its gradient."""
+    """Yield parts that may be digits: ink that the mask near connects; steep is its gradient."""
     labels = ndimage.label(near, np.ones((3, 3)))[0]  # corners touch
     labels = np.where(labels, labels, ndimage.maximum_filter(labels, 3))  # with its soft edge
     labels = labels * ndimage.binary_dilation(ink > EDGE)
-    parts = []
     for number, place in enumerate(ndimage.find_objects(labels), start=1):
         if place is None:  # no stroke is left where a digit was cut off
             continue
@@ -660,11 +648,11 @@ def find_parts(ink, steep, near):
         # What goes on beyond the border is an edge or a fold, unless it fills the picture.
         spans = min(np.subtract(ink.shape, own.shape)) <= 4  # from side to side
         share = own.size / min(ink.shape) ** 2  # of the largest square in the picture
-        whole = min(part.left, part.top, right, below) > 2 or share > (1 / 3 if spans else 1 / 4)
+        fills = share > (1 / 3 if spans else 1 / 4)
+        inside = min(part.left, part.top, right, below) > 2
         fits = max(own.shape) >= 7 and part.height <= LARGEST
-        if whole and fits and np.percentile(steep[place][own > 0], 80) > SHARP:
-            parts.append(part)
-    return parts
+        if (inside or fills) and fits and np.percentile(steep[place][own > 0], 80) > SHARP:
+            yield part
 
 
 def cut_apart(near, part, height):
@@ -682,7 +670,7 @@ def find_digits(page):
     ink = lift_ink(page)
     steep = ndimage.gaussian_gradient_magnitude(ink, 1)
     near = ndimage.binary_dilation(ink > EDGE, np.ones((7, 1)))  # a 5's bar is above its bowl
-    parts = find_parts(ink, steep, near)
+    parts = list(find_parts(ink, steep, near))
     heights = [part.height for part in parts for _ in range(part.height)]  # specks are many
     usual = int(np.median(heights)) if heights else 0
     for part in parts:
@@ -695,7 +683,7 @@ def find_digits(page):
 def to_mnist_form(ink):
     """Return a digit's ink, float (height, width), as MNIST has it: uint8 (28, 28)."""
     # Scaled into 20 x 20 and centred by its mass (LeCun et al., 1998, section III.A).
-    image = Image.fromarray(np.uint8(np.clip(280 * ink - 55, 0, 255)))
+    image = Image.fromarray(np.uint8(np.clip(280 * ink - 55, 0, 255)))  # ink from 0.2 to 1.1
     image = image.crop(image.point(lambda value: 255 * (value > 60)).getbbox())
     sides = [max(round(20 * side / max(image.size)), 1) for side in image.size]
     digit = np.asarray(ImageOps.autocontrast(image.resize(sides)))
@@ -704,16 +692,14 @@ def to_mnist_form(ink):
 
 
 def read_parts(parts, scale, model):
-    """Return parts as digits; a pixel of their copy is scale pixels of the original."""
+    """Yield parts as digits; a pixel of their copy is scale pixels of the original."""
     images = np.stack([to_mnist_form(part.ink) for part in parts])
-    digits = []
     found = model.predict_on_batch(images[..., np.newaxis])
     for part, image, probabilities in zip(parts, images, found, strict=True):
         label, probability = int(probabilities.argmax()), float(probabilities.max())
         edges = part.left + 1, part.top + 1, part.width - 2, part.height - 2  # less its soft edge
         box = tuple(round(scale * edge) for edge in edges)
-        digits.append(Digit(label, probability, probabilities, box, image))
-    return digits
+        yield Digit(label, probability, probabilities, box, image)
 
 
 def evidence(digits):
@@ -723,7 +709,7 @@ def evidence(digits):
 
 
 def into_rows(digits):
-    """Return digits in rows, each from left to right; a row ends where the next is 0.7 lower."""
+    """Return digits in rows, from left to right; the next row begins 0.7 of a height lower."""
     usual = np.median([digit.box[3] for digit in digits])
     rows = []
     for digit in sorted(digits, key=lambda digit: digit.box[1]):
@@ -744,7 +730,7 @@ def read_digits(source, model):
     for copy in copies(image):
         parts = find_digits(copy)
         if parts:
-            readings.append(read_parts(parts, side / max(copy.size), model))
+            readings.append(list(read_parts(parts, side / max(copy.size), model)))
     best = max(readings, key=evidence, default=[])
     if not any(digit.probability >= UNLIKELY for digit in best):
         raise InputError(f"{name}: no digit stands out from the paper; write larger or darker")
@@ -856,8 +842,7 @@ def draw_strokes(strokes):
     image = Image.new("L", (800, 400), 255)
     pen = ImageDraw.Draw(image)
     for stroke in strokes:
-        # As MNIST's strokes, 2.4 of 20 pixels, are 25 in a digit of half the pad's height.
-        pen.line(stroke, fill=0, width=25)
+        pen.line(stroke, fill=0, width=25)  # as MNIST's 2.4 of 20 pixels, in half the pad's height
         for point in stroke:
             pen.circle(point, 12, fill=0)
     return image

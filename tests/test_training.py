@@ -157,7 +157,7 @@ def test_a_new_run_forgets_the_interrupted_one(main, interrupted):
 def test_resume_with_another_network_is_refused_in_one_line(main, interrupted):
     code, _, err = main(*SHORT, interrupted, "--epochs", 4, "--resume", "--filters", 8, 8)
     assert code == 1 and err.count("\n") == 1
-    assert "unfinished is of another network; repeat its options" in err
+    assert "unfinished is damaged or has other options; repeat them" in err
     assert (interrupted / "unfinished").exists()
 
 
