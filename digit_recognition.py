@@ -671,7 +671,7 @@ def find_digits(page):
     steep = ndimage.gaussian_gradient_magnitude(ink, 1)
     near = ndimage.binary_dilation(ink > EDGE, np.ones((7, 1)))  # a 5's bar is above its bowl
     parts = list(find_parts(ink, steep, near))
-    heights = [part.height for part in parts for _ in range(part.height)]  # specks are many
+    heights = [part.height for part in parts for _ in range(part.height)]  # so specks count little
     usual = int(np.median(heights)) if heights else 0
     for part in parts:
         if part.width >= 1.5 * max(usual, part.height):
