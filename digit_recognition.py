@@ -801,7 +801,7 @@ def image_files(paths):
         files = sorted(path.glob("[!.]*")) if os.path.isdir(path) else []
         images = [file for file in files if file.suffix.lower() in known]
         for other in sorted(set(files) - set(images)):
-            complain(f"{other}: passed over, Pillow cannot read it; save pictures as PNG or JPEG")
+            complain(f"{other}: passed over; save it as PNG or JPEG, or name it, if it is a folder")
         yield from images or [path]
 
 
