@@ -895,7 +895,7 @@ class Pad:
         seen.clear()
         bars.clear()
         try:
-            rows = read_digits(drawing.reduce(2), self.model)  # in 32 ms, all pixels in 88
+            rows = read_digits(drawing.reduce(2), self.model)  # in 33 ms, all pixels in 79
             self.axes["pad"].set_title(" / ".join(row_texts(rows)), fontsize=24)
             seen.imshow(as_page(rows), cmap="gray_r")
             bars.bar(labels, rows[-1][-1].probabilities, color=BLUE)
