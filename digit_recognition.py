@@ -81,7 +81,7 @@ def parse_settings(words=None):
         parser.error("--filters, --kernel-sizes and --pool-sizes take as many numbers each")
     if settings.learning_rate is None:
         settings.learning_rate = OPTIMIZERS[settings.optimizer][1]
-    if not 0 < settings.learning_rate < 1e9:
+    if not 0 < settings.learning_rate < float("inf"):
         parser.error(f"--learning-rate {settings.learning_rate} is not a number above 0")
     if settings.seed not in range(2**32):
         parser.error(f"--seed {settings.seed} is not a whole number from 0 to {2**32 - 1}")
