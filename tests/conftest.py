@@ -33,10 +33,12 @@ def run_script(*arguments, cwd=None, timeout=120, **options):
 
 @pytest.fixture(scope="session")
 def mnist():
-    """The bundled data set: (x_train, y_train), (x_test, y_test), classes."""
+    """The bundled data set, (x_train, y_train), (x_test, y_test): images (n, 28, 28, 1)."""
     import digit_recognition
 
-    return digit_recognition.load_data()
+    (x_train, y_train), (x_test, y_test) = digit_recognition.load_mnist()
+    training = x_train[..., np.newaxis], y_train.astype(np.int64)
+    return training, (x_test[..., np.newaxis], y_test.astype(np.int64))
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +95,7 @@ def main(capsys):
 
     def run(*arguments):
         try:
-            code = digit_recognition.main(make_settings(*arguments))
+            code = digit_recognition.main([str(argument) for argument in arguments])
         except SystemExit as stop:
             code = stop.code
         printed = capsys.readouterr()
@@ -105,7 +107,7 @@ def main(capsys):
 @pytest.fixture(scope="session")
 def small(mnist):
     """A small data set as a dict of arrays: 240 training images, 60 test images."""
-    (x_train, y_train), (x_test, y_test), _ = mnist
+    (x_train, y_train), (x_test, y_test) = mnist
     return {
         "x_train": x_train[:240, ..., 0],
         "y_train": y_train[:240].astype(np.uint8),

@@ -35,7 +35,7 @@ BLANK_SHEETS = 200  # with shade, folds, edges, lines, empty boxes, grain
 def handwriting(writers):
     """Return images of "mnist" or "scikit-learn", float (n, 28, 28) or (n, 8, 8), and labels."""
     if writers == "mnist":
-        _, (images, labels), _ = dr.load_data()
+        _, _, (images, labels), _ = dr.load_data()
         return images[..., 0] / 255, labels
     digits = load_digits()
     return digits.images / 16, digits.target

@@ -18,8 +18,7 @@ def share_predicted(images, labels, model):
 
 def doubt_rows(model):
     """Return how many validation images are called doubtful, and how many mistakes."""
-    training, _, _ = dr.load_data()
-    _, (images, labels) = dr.split_validation(*training)
+    _, (images, labels), _, _ = dr.load_data()
     probabilities = model.predict(images, verbose=0)
     wrong = probabilities.argmax(axis=1) != labels
     doubtful = probabilities.max(axis=1) < dr.CONFIDENT
@@ -33,7 +32,7 @@ def doubt_rows(model):
 def mnist_rows(model):
     """Return the shares of every fourth MNIST test image: as it is, and changed."""
     rng = np.random.default_rng(0)
-    _, (images, labels), _ = dr.load_data()
+    _, _, (images, labels), _ = dr.load_data()
     images, labels = images[::4, ..., 0], labels[::4]
     inverted = [Image.fromarray(255 - image) for image in images]
     enlarged = [Image.fromarray(np.uint8(255 * enlarge(image, 168))) for image in images]

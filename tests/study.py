@@ -33,7 +33,6 @@ STUDY = {  # what a row changes in the default command, by the question that it 
         BRIEF,
     ],
     "filters": [f"{BRIEF} --filters {n}" for n in ("16 32", "32 64", "64 128")],
-    "blocks": [f"{BRIEF} --filters 16 64 128 --kernel-sizes 5 3 3 --pool-sizes 3 2 2"],
     "kernels": [f"{BRIEF} --kernel-sizes 3 3"],
     "pooling": [f"{BRIEF} --pool-sizes 2 2"],
     "activation": [f"{BRIEF} --activation {name}" for name in ("gelu", "silu", "tanh")],

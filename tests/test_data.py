@@ -54,49 +54,51 @@ def test_the_bundled_arrays_are_the_original_mnist(name):
         assert hashlib.sha256(arrays[name].tobytes()).hexdigest() == SHA256[name]
 
 
-def test_mnist_has_60000_and_10000_images_of_ten_classes(mnist):
-    (x_train, y_train), (x_test, y_test), classes = mnist
-    assert x_train.shape == (60000, 28, 28, 1) and x_train.dtype == np.uint8
-    assert x_test.shape == (10000, 28, 28, 1) and y_test.dtype == np.int64
-    assert len(y_train) == 60000 and classes == 10
+def test_mnist_has_55000_5000_and_10000_images_of_ten_classes():
+    training, validation, test, classes = dr.load_data()
+    for (images, labels), count in ((training, 55000), (validation, 5000), (test, 10000)):
+        assert images.shape == (count, 28, 28, 1) and images.dtype == np.uint8
+        assert labels.shape == (count,) and labels.dtype == np.int64
+    assert classes == 10 and set(validation[1]) == set(range(10))
+
+
+def in_order(images):
+    """The images as rows of pixels, sorted."""
+    rows = images.reshape(len(images), -1)
+    return rows[np.lexsort(rows.T)]
+
+
+def test_the_validation_images_are_the_same_in_every_run_and_not_trained_on(mnist):
+    first, again = dr.load_data(limit=600), dr.load_data(limit=600)
+    assert np.array_equal(first[1][0], again[1][0]) and len(first[1][0]) == 50
+    both = np.concatenate([first[0][0], first[1][0]])
+    assert np.array_equal(in_order(both), in_order(mnist[0][0][:600]))
 
 
 def test_limit_keeps_the_first_images_and_all_classes(mnist):
-    (x_train, _), (_, y_test), classes = dr.load_data(limit=3)
-    assert np.array_equal(x_train, mnist[0][0][:3]) and np.array_equal(y_test, mnist[1][1][:3])
-    assert classes == 10
+    (x_train, _), (x_validation, _), (_, y_test), classes = dr.load_data(limit=12)
+    assert (len(x_train), len(x_validation), classes) == (11, 1, 10)
+    assert np.array_equal(y_test, mnist[1][1][:12])
 
 
-def test_the_validation_split_is_fixed_and_apart(mnist):
-    numbers = np.arange(60000)
-    (_, rest), (_, held_out) = dr.split_validation(numbers, numbers)
-    assert len(held_out) == 5000 and len(rest) == 55000
-    assert np.array_equal(np.sort(np.concatenate([rest, held_out])), numbers)
-    assert np.array_equal(dr.split_validation(numbers, numbers)[1][1], held_out)
-    assert len(set(mnist[0][1][held_out])) == 10
-
-
-def test_so_few_images_that_none_can_be_held_out_are_refused():
-    (_, rest), (_, held_out) = dr.split_validation(np.arange(12), np.arange(12))
-    assert (len(rest), len(held_out)) == (11, 1)
-    with pytest.raises(dr.InputError, match="11 images to train on; 12 are needed"):
-        dr.split_validation(np.arange(11), np.arange(11))
+def test_too_few_images_for_a_validation_set_are_refused():
+    with pytest.raises(dr.InputError, match="11 training images are too few; 12 are the least"):
+        dr.load_data(limit=11)
 
 
 @pytest.mark.parametrize("compressed", [False, True])
 def test_a_folder_of_idx_files_is_read(tmp_path, small, compressed):
-    (x_train, y_train), (x_test, y_test), classes = dr.load_data(
-        write_idx(tmp_path, small, compressed=compressed)
-    )
-    assert np.array_equal(x_train[..., 0], small["x_train"]) and classes == 10
-    assert np.array_equal(y_test, small["y_test"]) and len(x_test) == 60 and len(y_train) == 240
+    folder = write_idx(tmp_path, small, compressed=compressed)
+    (x_train, y_train), (x_test, y_test) = dr.read_data_set(folder)
+    assert np.array_equal(x_train, small["x_train"]) and np.array_equal(y_train, small["y_train"])
+    assert np.array_equal(x_test, small["x_test"]) and np.array_equal(y_test, small["y_test"])
 
 
 def test_emnist_is_turned_upright(tmp_path, small, capsys):
     stored = small | {name: small[name].swapaxes(1, 2) for name in ("x_train", "x_test")}
-    training, test, _ = dr.load_data(write_idx(tmp_path, stored, emnist_names("digits")))
-    assert np.array_equal(training[0][..., 0], small["x_train"])
-    assert np.array_equal(test[0][..., 0], small["x_test"])
+    training, test = dr.read_data_set(write_idx(tmp_path, stored, emnist_names("digits")))
+    assert np.array_equal(training[0], small["x_train"])
+    assert np.array_equal(test[0], small["x_test"])
     assert "EMNIST's images are stored transposed" in capsys.readouterr().out
 
 
@@ -111,7 +113,7 @@ def test_hidden_files_and_packed_copies_are_passed_over(tmp_path, small):
     write_idx(tmp_path, small)
     write_idx(tmp_path, small, compressed=True)
     (tmp_path / "._train-images-idx3-ubyte").write_bytes(b"of a Mac")
-    assert dr.load_data(tmp_path)[2] == 10
+    assert dr.load_data(tmp_path)[3] == 10
 
 
 @pytest.mark.parametrize(
@@ -129,16 +131,16 @@ def test_hidden_files_and_packed_copies_are_passed_over(tmp_path, small):
 )
 def test_what_can_be_understood_is_accepted(tmp_path, small, change):
     np.savez(tmp_path / "set.npz", **(small | change(small)))
-    (x_train, y_train), _, classes = dr.load_data(tmp_path / "set.npz")
-    assert np.array_equal(x_train[..., 0], small["x_train"]) and x_train.dtype == np.uint8
-    assert np.array_equal(y_train, small["y_train"]) and classes == 10
+    (x_train, y_train), _ = dr.read_data_set(tmp_path / "set.npz")
+    assert np.array_equal(x_train, small["x_train"]) and x_train.dtype == np.uint8
+    assert np.array_equal(y_train, small["y_train"]) and y_train.dtype == np.int64
 
 
 def test_without_the_bundled_file_keras_downloads_mnist(monkeypatch, tmp_path, small):
     monkeypatch.setattr(dr, "BUNDLED_DATA", tmp_path / "data" / "mnist.npz")
     stored = (small["x_train"], small["y_train"]), (small["x_test"], small["y_test"])
     monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: stored)
-    assert len(dr.load_data()[0][0]) == 240
+    assert len(dr.load_data()[0][0]) == 220
 
 
 def test_without_a_file_and_a_network_one_line_says_how_to_go_on(monkeypatch, tmp_path):
@@ -148,14 +150,14 @@ def test_without_a_file_and_a_network_one_line_says_how_to_go_on(monkeypatch, tm
         raise Exception("URL fetch failure on https://example.invalid: None -- no network")
 
     monkeypatch.setattr(keras.datasets.mnist, "load_data", unreachable)
-    with pytest.raises(dr.InputError, match=r"mnist.npz: URL fetch.*restore it"):
+    with pytest.raises(dr.InputError, match=r"mnist.npz: URL fetch.*copy this file"):
         dr.load_data()
 
 
-def test_a_damaged_bundled_file_is_to_be_restored_or_deleted(monkeypatch, tmp_path):
+def test_a_damaged_bundled_file_is_refused_with_two_ways_to_go_on(monkeypatch, tmp_path):
     (tmp_path / "mnist.npz").write_bytes(b"PK cut off")
     monkeypatch.setattr(dr, "BUNDLED_DATA", tmp_path / "mnist.npz")
-    with pytest.raises(dr.InputError, match=r"mnist.npz: .*; restore it, or delete what is left"):
+    with pytest.raises(dr.InputError, match=r"mnist.npz: .*; copy this file .* or delete it"):
         dr.load_data()
 
 
@@ -171,7 +173,7 @@ def test_a_hostile_npz_is_never_unpickled(tmp_path, small):
 
 def test_a_column_of_ones_is_labels_not_one_hot(tmp_path, small):
     np.savez(tmp_path / "set.npz", **(small | {"y_test": np.ones((60, 1), int)}))
-    assert np.array_equal(dr.load_data(tmp_path / "set.npz")[1][1], np.ones(60))
+    assert np.array_equal(dr.load_data(tmp_path / "set.npz")[2][1], np.ones(60))
 
 
 def test_a_bad_file_of_a_folder_is_named_and_its_remedy_whole(tmp_path, small):
@@ -233,7 +235,7 @@ def fuzz_data(folder, content, edits, kind):
             original[place % len(original)] = value
     damaged.write_bytes(bytes(original) + (content if kind == "idx" else b""))
     try:
-        assert len(dr.load_data(target)) == 3
+        assert len(dr.load_data(target)) == 4
     except dr.InputError as error:
         assert str(target) in str(error)
     finally:

@@ -10,7 +10,13 @@ import digit_recognition as dr
 def interval(right, count):
     """The interval of score() when so many of count images are read right."""
     read = np.where(np.arange(count) < right, 1, 0)
-    return dr.score(np.eye(2)[read], np.ones(count, int))[0]["test_interval"]
+    return dr.score(np.ones(count, int), np.eye(2)[read])["test_interval"]
+
+
+def printed_report(labels, probabilities, capsys):
+    """The text that print_report prints."""
+    dr.print_report(labels, probabilities, dr.score(labels, probabilities))
+    return capsys.readouterr().out
 
 
 def report_rows(text):
@@ -26,11 +32,11 @@ def test_the_wilson_interval_is_that_of_the_textbook():
     assert interval(20, 20)[1] == pytest.approx(1)
 
 
-def test_the_figures_agree_with_independent_counts(digits):
+def test_the_figures_agree_with_independent_counts(digits, capsys):
     labels = digits[1][:500]
     noise = np.random.default_rng(1).dirichlet(np.ones(10), 500)
     probabilities = 0.5 * np.eye(10)[labels] + 0.5 * noise
-    test, text = dr.score(probabilities, labels)
+    test, text = dr.score(labels, probabilities), printed_report(labels, probabilities, capsys)
     read = probabilities.argmax(axis=1)
     assert test["test_accuracy"] == pytest.approx(independent.accuracy_score(labels, read))
     assert test["test_errors"] == int((read != labels).sum())
@@ -44,15 +50,15 @@ def test_the_figures_agree_with_independent_counts(digits):
         assert support == (labels == label).sum()
 
 
-def test_the_last_line_is_the_answer():
+def test_the_last_line_is_the_answer(capsys):
     labels = np.arange(1000) % 10
     read = np.where(np.arange(1000) < 5, (labels + 1) % 10, labels)
-    last = dr.score(np.eye(10)[read], labels)[1].split("\n")[-1]
+    last = printed_report(labels, np.eye(10)[read], capsys).splitlines()[-1]
     assert last == "Test accuracy: 99.50 % (5 of 1000 wrong, 95 % interval 98.83-99.79 %)"
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_class_that_is_never_read_has_no_precision_and_no_warning():
-    rows = report_rows(dr.score(np.eye(3)[[0, 0, 1]], np.array([0, 1, 1]))[1])
+def test_a_class_that_is_never_read_has_no_precision_and_no_warning(capsys):
+    rows = report_rows(printed_report(np.array([0, 1, 1]), np.eye(3)[[0, 0, 1]], capsys))
     assert [rows[label][0] for label in "012"] == [0.5, 1, 0]
     assert [rows[label][1] for label in "012"] == [1, 0.5, 0]

@@ -1,12 +1,12 @@
-"""Files: whole or absent, whatever happens while they are written."""
+"""Files: what was trained is saved before anything that can fail."""
 
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-import threading
 
+import keras
 import numpy as np
 import pytest
 from conftest import SCRIPT
@@ -29,42 +29,6 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_replacing_changes_nothing_when_the_writer_fails(tmp_path):
-    (tmp_path / "a.txt").write_text("old")
-    with pytest.raises(KeyboardInterrupt), dr.replacing(tmp_path) as fresh:
-        (fresh / "a.txt").write_text("half")
-        raise KeyboardInterrupt
-    assert contents(tmp_path) == {"a.txt": b"old"}
-
-
-def test_replacing_puts_all_files_in_place(tmp_path):
-    (tmp_path / "a.txt").write_text("old")
-    with dr.replacing(tmp_path) as fresh:
-        (fresh / "a.txt").write_text("new")
-        (fresh / "b.txt").write_text("new")
-        assert (tmp_path / "a.txt").read_text() == "old"
-    assert contents(tmp_path) == {"a.txt": b"new", "b.txt": b"new"}
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows replaces no file while it is being read")
-def test_two_writers_never_leave_a_torn_file(tmp_path):
-    texts = [letter * 200_000 for letter in "ab"]
-    seen = set()
-
-    def write(text):
-        for _ in range(20):
-            with dr.replacing(tmp_path) as fresh:
-                (fresh / "file").write_text(text)
-
-    writers = [threading.Thread(target=write, args=(text,)) for text in texts]
-    for writer in writers:
-        writer.start()
-    while any(writer.is_alive() for writer in writers):
-        if (tmp_path / "file").exists():
-            seen.add((tmp_path / "file").read_text())
-    assert seen and seen <= set(texts) and os.listdir(tmp_path) == ["file"]
-
-
 def test_metrics_name_everything(finished, metrics):
     for key in ("test_accuracy", "test_loss", "test_errors", "train_seconds", "train_cpu_seconds"):
         assert metrics[key] > 0, key
@@ -76,7 +40,7 @@ def test_metrics_name_everything(finished, metrics):
         assert metrics["settings"][name] == settings[name]
 
 
-def test_the_history_has_a_row_an_epoch(finished):
+def test_the_history_has_a_row_for_each_epoch(finished):
     lines = (finished[1] / "history.csv").read_text().splitlines()
     assert lines[0] == "epoch,accuracy,loss,val_accuracy,val_loss" and len(lines) == 4
     values = np.loadtxt(lines[1:], delimiter=",")
@@ -94,6 +58,47 @@ def test_a_full_disk_is_one_line_and_the_earlier_files_stay(tmp_path):
     assert "File too large" in process.stderr and "Traceback" not in process.stderr
     shutil.rmtree(tmp_path / "unfinished")  # from which --resume goes on
     assert contents(tmp_path) == {"metrics.json": b"earlier"}
+
+
+RUN = ["--limit", 600, "--epochs", 1, "--no-show", "--output-dir"]
+
+
+def fail(*_, **__):
+    raise RuntimeError("out of order")
+
+
+@pytest.mark.parametrize("figure", ["plot_digits", "plot_confusion", "plot_history"])
+def test_after_a_figure_that_fails_model_history_metrics_and_answer_are_there(
+    tmp_path, monkeypatch, capsys, figure
+):
+    monkeypatch.setattr(dr, figure, fail)
+    with pytest.raises(RuntimeError, match="out of order"):
+        dr.main([*map(str, RUN), str(tmp_path)])
+    assert {"model.keras", "history.csv", "metrics.json"} <= set(os.listdir(tmp_path))
+    assert "unfinished" not in os.listdir(tmp_path)
+    assert capsys.readouterr().out.splitlines()[-1].startswith("Test accuracy: ")
+
+
+def test_a_model_that_cannot_be_saved_is_saved_by_resume_and_the_earlier_one_stays(
+    main, tmp_path, monkeypatch
+):
+    (tmp_path / "model.keras").write_text("earlier")
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Sequential, "save", lambda *_: os.listdir(tmp_path / "missing"))
+        code, out, err = main(*RUN, tmp_path)
+    assert (code, err.count("\n")) == (1, 1) and "No such file" in err
+    assert (tmp_path / "model.keras").read_text() == "earlier"
+    code, out, err = main(*RUN, tmp_path, "--resume")
+    assert (code, err) == (0, "") and "Epoch" not in out
+    assert set(os.listdir(tmp_path)) == OUTPUTS
+
+
+def test_a_saved_model_can_be_trained_on(network, small):
+    model = keras.saving.load_model(network)
+    before = [weights.copy() for weights in model.get_weights()]
+    model.fit(small["x_train"][..., None], np.eye(10)[small["y_train"]], verbose=0)
+    moved = [np.abs(new - old).max() for new, old in zip(model.get_weights(), before, strict=True)]
+    assert max(moved) > 1e-3
 
 
 def check_folder_is_refused(main, folder):

