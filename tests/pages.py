@@ -10,8 +10,9 @@ constants; the table in tests/README.md is of seeds from 15000 on, which were us
 import functools
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 from scipy import ndimage
+from scipy.spatial import KDTree
 from sklearn.datasets import load_digits
 
 import digit_recognition as dr
@@ -27,6 +28,11 @@ KINDS = {  # what the table calls them, and how many pages of each it reads
     "form": ("forms, a box for each digit", 60),
     "touching": ("rows whose digits touch", 60),
     "border": ("single digits that touch the border", 200),
+    "dim": ("dim photos of plain, ruled and squared paper", 60),
+    "fine": ("strokes of 1 to 2 pixels, digits of 60 to 230 pixels", 60),
+    "tall": ("single digits from the top of the picture to its bottom", 200),
+    "turned": ("close rows on a page turned by up to 7 degrees", 60),
+    "uneven": ("rows of digits of very different heights", 60),
 }
 BLANK_SHEETS = 200  # with shade, folds, edges, lines, empty boxes, grain
 
@@ -132,11 +138,16 @@ def lay_on_table(paper, shape, rng):
     return light + (1 - mask) * table
 
 
+def as_image(grey):
+    """Return grey from 0 to 1 as a Pillow image."""
+    return Image.fromarray(np.uint8(255 * np.clip(grey, 0, 1)))
+
+
 def photograph(grey, rng):
     """Return grey from 0 to 1 as a Pillow image: out of focus a little, grainy."""
     grey = ndimage.gaussian_filter(grey, rng.uniform(0.3, max(0.8, max(grey.shape) / 1500)))
     grain = rng.standard_normal(grey.shape, np.float32) * rng.uniform(0.005, 0.04)
-    return Image.fromarray(np.uint8(255 * np.clip(grey + grain, 0, 1)))
+    return as_image(grey + grain)
 
 
 def uneven_light(shape, rng):
@@ -235,6 +246,176 @@ def draw_border(rng):
     return lit(ink, rng), [str(labels[which])]
 
 
+def draw_dim(rng):
+    """Return grey from 0 to 1: plain, ruled or squared paper at 35 to 70 % of white, its text."""
+    height, rows = rng.uniform(25, 350), rng.integers(1, 6, size=rng.integers(1, 4))
+    across = (1.15 * max(rows) + rng.uniform(0.5, 2)) * height
+    shape = round((1.65 * len(rows) + rng.uniform(0.5, 2)) * height), round(across)
+    ink, text = write_rows(shape, rows, height, "mnist", rng)
+    if rng.random() < 2 / 3:
+        lines = rule(shape, max(shape) * rng.uniform(0.04, 0.2), rng)
+        ink = np.maximum(ink, rng.uniform(0.3, 1) * lines)
+    return rng.uniform(0.45, 0.85) * lit(ink, rng), text
+
+
+def thin(mask):
+    """Return a mask's skeleton, bool, one pixel wide (Zhang and Suen, 1984)."""
+    mask, removed = np.pad(mask, 1), True
+    while removed:
+        removed = False
+        for step in range(2):
+            # The eight neighbours, clockwise from above.
+            moves = [(1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1)]
+            around = np.stack([np.roll(mask, move, (0, 1)) for move in moves])
+            changes = (~around & np.roll(around, -1, axis=0)).sum(axis=0)
+            north, east, south, west = around[::2]
+            open_side = ~(east & south & (north | west) if step else west & north & (east | south))
+            open_side &= ~(north & south & (east | west) if step else west & east & (north | south))
+            edge = mask & (changes == 1) & open_side
+            edge &= (around.sum(axis=0) >= 2) & (around.sum(axis=0) <= 6)
+            mask, removed = mask & ~edge, removed or edge.any()
+    return mask[1:-1, 1:-1]
+
+
+def trace_digit(ink, height, pen):
+    """Return a digit of MNIST as a line of pen pixels along the middle of its strokes, a mask."""
+    side = 120
+    ink = ink[np.ix_(ink.any(axis=1), ink.any(axis=0))]
+    size = [max(round(length * side / 20), 2) for length in ink.shape[::-1]]
+    big = np.asarray(Image.fromarray(np.float32(ink)).resize(size, Image.Resampling.BICUBIC))
+    points = np.argwhere(thin(np.pad(big > 0.4, 4)))
+    tree = KDTree(points)
+    # Averages over some pixels of the line make it smooth.
+    smooth = np.stack([points[near].mean(axis=0) for near in tree.query_ball_point(points, 6)])
+    smooth = smooth * height / side + 3
+    image = Image.new("1", [int(length) + 4 for length in smooth.max(axis=0)[::-1]])
+    for first, second in tree.query_pairs(1.5):
+        ends = [tuple(smooth[end, ::-1]) for end in (first, second)]
+        ImageDraw.Draw(image).line(ends, fill=1, width=pen)
+    mask = np.asarray(image)
+    return mask[np.ix_(mask.any(axis=1), mask.any(axis=0))]
+
+
+def draw_fine(rng):
+    """Return grey from 0 to 1: a row of digits of thin lines on clean ground, and its text."""
+    images, labels = handwriting("mnist")
+    height, pen = rng.uniform(60, 230), int(rng.integers(1, 3))
+    ink, text, left = np.zeros((round(2 * height), round(6 * height))), "", 0.4 * height
+    for _ in range(rng.integers(1, 5)):
+        which = rng.integers(len(labels))
+        digit = trace_digit(images[which], height * rng.uniform(0.85, 1.15), pen)
+        top, column = round(height - digit.shape[0] / 2), round(left)
+        place = np.s_[top : top + digit.shape[0], column : column + digit.shape[1]]
+        ink[place] = np.maximum(ink[place], digit)
+        text += str(labels[which])
+        left += digit.shape[1] + rng.uniform(0.2, 0.5) * height
+    if rng.random() < 0.5:  # a pen; else a paint program
+        ink = ndimage.gaussian_filter(ink, 0.5)
+    return rng.uniform(0.9, 1) * (1 - rng.uniform(0.6, 1) * ink), [text]
+
+
+def draw_tall(rng):
+    """Return grey from 0 to 1: a digit from the top of the picture to its bottom, and its text."""
+    images, labels = handwriting("mnist")
+    which = rng.integers(len(labels))
+    height = 100 * 13 ** rng.random()
+    digit = write_digit(images[which], height, rng.uniform(-0.1, 0.3), rng.uniform(-0.02, 0.03))
+    above, below = np.round(digit.shape[0] * rng.uniform(0.01, 0.04, 2)).astype(int)
+    beside = np.round(digit.shape[0] * rng.uniform(0.05, 0.5, 2)).astype(int)
+    ink = np.pad(digit, ((above, below), beside))
+    return lit(ink, rng), [str(labels[which])]
+
+
+def draw_turned(rng):
+    """Return grey from 0 to 1: close rows, turned by up to 7 degrees, and their text."""
+    images, labels = handwriting("mnist")
+    height, apart = rng.uniform(30, 90), rng.uniform(1.45, 1.8)
+    rows = rng.integers(4, 10, size=rng.integers(2, 5))
+    shape = round((apart * len(rows) + 2.5) * height), round((1.1 * max(rows) + 2) * height)
+    ink, text = np.zeros(shape, np.float32), []
+    for number, length in enumerate(rows):
+        word, left = "", height
+        for _ in range(length):
+            which = rng.integers(len(labels))
+            size = height * rng.uniform(0.85, 1.15)
+            digit = write_digit(images[which], size, rng.uniform(-0.1, 0.2), 0)
+            middle = (1.75 + apart * number + rng.uniform(-0.08, 0.08)) * height
+            top, column = round(middle - digit.shape[0] / 2), round(left)
+            place = np.s_[top : top + digit.shape[0], column : column + digit.shape[1]]
+            ink[place] = np.maximum(ink[place], digit)
+            word += str(labels[which])
+            left += digit.shape[1] + rng.uniform(0.15, 0.4) * height
+        text.append(word)
+    angle = rng.uniform(-7, 7)
+    turned = Image.fromarray(ink).rotate(angle, Image.Resampling.BICUBIC, expand=True)
+    return lit(np.clip(np.asarray(turned), 0, 1), rng), text
+
+
+def draw_uneven(rng):
+    """Return grey from 0 to 1: a row with a tall 7 or 9, or a small last digit, and its text."""
+    images, labels = handwriting("mnist")
+    height, count = rng.uniform(30, 120), rng.integers(3, 8)
+    sizes = height * rng.uniform(0.85, 1.15, count)
+    whiches = rng.integers(len(labels), size=count)
+    place = rng.integers(count)
+    if rng.random() < 0.6:
+        whiches[place] = rng.choice(np.flatnonzero(np.isin(labels, (7, 9))))
+        sizes[place] = height * rng.uniform(1.6, 2.1)  # its head stays where it is, its tail hangs
+    if rng.random() < 0.6:
+        sizes[-1] = height * rng.uniform(0.5, 0.7)
+    ink, left = (
+        np.zeros((round(3.5 * height), round((1.4 * count + 2) * height)), np.float32),
+        height,
+    )
+    for which, size in zip(whiches, sizes, strict=True):
+        digit = write_digit(images[which], size, rng.uniform(-0.1, 0.2), rng.uniform(-0.02, 0.03))
+        # Small digits stand on the line or hang from its top; tall ones reach below it.
+        top = round((0.7 + rng.uniform(0, 0.1)) * height + rng.random() * max(0, height - size))
+        column = round(left)
+        area = ink[top : top + digit.shape[0], column : column + digit.shape[1]]
+        area[...] = np.maximum(area, digit)
+        left += digit.shape[1] + rng.uniform(0.15, 0.45) * height
+    return lit(ink, rng), ["".join(map(str, labels[whiches]))]
+
+
+def draw_things(seed):
+    """Return a grey Pillow image on which nothing is written: a margin, pens, or a stack."""
+    rng = np.random.default_rng([seed, *b"things"])
+    area, ratio = 5e4 * 60 ** rng.random(), rng.choice([3 / 4, 1, 4 / 3, 16 / 9])
+    shape = (round((area / ratio) ** 0.5), round((area * ratio) ** 0.5))
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    grey, side = uneven_light(shape, rng), min(shape)
+    kind = rng.integers(3)
+    if kind == 0:  # ruled or squared paper with a margin line
+        grey = grey * (1 - rng.uniform(0.2, 0.6) * rule(shape, side * rng.uniform(0.05, 0.2), rng))
+        place = shape[1] * rng.choice([rng.uniform(0.05, 0.25), rng.uniform(0.75, 0.95)])
+        slant, width = rng.uniform(-0.03, 0.03), max(1, side * rng.uniform(0.002, 0.01))
+        line = np.clip(width / 2 + 0.5 - abs(x + slant * y - place), 0, 1)
+        grey = grey * (1 - rng.uniform(0.2, 0.7) * line)
+    elif kind == 1:  # pens, rulers, tools: long, dark or bright, with a shadow
+        for _ in range(rng.integers(2, 7)):
+            middle, angle = rng.uniform(0, 1, 2) * shape, rng.uniform(0, np.pi)
+            down, right = y - middle[0], x - middle[1]
+            along = np.cos(angle) * right + np.sin(angle) * down
+            across = np.cos(angle) * down - np.sin(angle) * right
+            length, width = side * rng.uniform(0.2, 0.6), side * rng.uniform(0.01, 0.06)
+            soft = rng.uniform(1, 4)
+            body = np.clip((length - abs(along)) / soft, 0, 1) * np.clip(
+                (width - abs(across)) / soft, 0, 1
+            )
+            tone = rng.uniform(0.1, 0.95) + rng.uniform(-0.1, 0.1) * across / width
+            grey = grey * (1 - body) + np.clip(tone, 0, 1) * body
+    else:  # a stack of paper: sheets that lie on one another, a little turned
+        for _ in range(rng.integers(3, 9)):
+            angle = rng.uniform(-0.1, 0.1) + rng.choice([0, np.pi / 2])
+            across = np.cos(angle) * y + np.sin(angle) * x
+            edge = across - rng.uniform(0.1, 0.9) * across.max()
+            width = side * rng.uniform(0.003, 0.03)
+            shade = rng.uniform(0.05, 0.35) * np.exp(-np.maximum(edge, 0) / width) * (edge > -1)
+            grey = grey * (1 - shade)
+    return photograph(grey, rng)
+
+
 def draw_blank(seed):
     """Return a sheet, a grey Pillow image, on which nothing is written."""
     rng = np.random.default_rng([seed, *b"blank"])
@@ -278,6 +459,11 @@ DRAW = {  # the other kinds are drawn by draw_page itself
     "form": draw_form,
     "touching": draw_touching,
     "border": draw_border,
+    "dim": draw_dim,
+    "fine": draw_fine,
+    "tall": draw_tall,
+    "turned": draw_turned,
+    "uneven": draw_uneven,
 }
 
 
@@ -286,7 +472,7 @@ def draw_page(kind, seed):
     rng = np.random.default_rng([seed, *kind.encode()])
     if kind in DRAW:
         grey, text = DRAW[kind](rng)
-        return photograph(grey, rng), text
+        return (as_image(grey) if kind == "fine" else photograph(grey, rng)), text
     writers = "scikit-learn" if seed % 8 == 7 else "mnist"
     if kind == "single":
         shape = tuple(np.round(rng.uniform(60, 500) * rng.uniform(0.8, 1.2, 2)).astype(int))

@@ -58,7 +58,7 @@ def test_mnist_has_55000_5000_and_10000_images_of_ten_classes():
     training, validation, test, classes = dr.load_data()
     for (images, labels), count in ((training, 55000), (validation, 5000), (test, 10000)):
         assert images.shape == (count, 28, 28, 1) and images.dtype == np.uint8
-        assert labels.shape == (count,) and labels.dtype == np.int64
+        assert labels.shape == (count,) and labels.dtype == np.uint8
     assert classes == 10 and set(validation[1]) == set(range(10))
 
 
@@ -82,7 +82,7 @@ def test_limit_keeps_the_first_images_and_all_classes(mnist):
 
 
 def test_too_few_images_for_a_validation_set_are_refused():
-    with pytest.raises(dr.InputError, match="11 training images are too few; 12 are the least"):
+    with pytest.raises(dr.InputError, match="at least 12 training images are needed, not 11"):
         dr.load_data(limit=11)
 
 
@@ -133,7 +133,7 @@ def test_what_can_be_understood_is_accepted(tmp_path, small, change):
     np.savez(tmp_path / "set.npz", **(small | change(small)))
     (x_train, y_train), _ = dr.read_data_set(tmp_path / "set.npz")
     assert np.array_equal(x_train, small["x_train"]) and x_train.dtype == np.uint8
-    assert np.array_equal(y_train, small["y_train"]) and y_train.dtype == np.int64
+    assert np.array_equal(y_train, small["y_train"]) and y_train.dtype == np.uint8
 
 
 def test_without_the_bundled_file_keras_downloads_mnist(monkeypatch, tmp_path, small):
@@ -150,14 +150,14 @@ def test_without_a_file_and_a_network_one_line_says_how_to_go_on(monkeypatch, tm
         raise Exception("URL fetch failure on https://example.invalid: None -- no network")
 
     monkeypatch.setattr(keras.datasets.mnist, "load_data", unreachable)
-    with pytest.raises(dr.InputError, match=r"mnist.npz: URL fetch.*copy this file"):
+    with pytest.raises(dr.InputError, match=r"mnist.npz: URL fetch.*; get this file"):
         dr.load_data()
 
 
-def test_a_damaged_bundled_file_is_refused_with_two_ways_to_go_on(monkeypatch, tmp_path):
+def test_a_damaged_bundled_file_is_refused(monkeypatch, tmp_path):
     (tmp_path / "mnist.npz").write_bytes(b"PK cut off")
     monkeypatch.setattr(dr, "BUNDLED_DATA", tmp_path / "mnist.npz")
-    with pytest.raises(dr.InputError, match=r"mnist.npz: .*; copy this file .* or delete it"):
+    with pytest.raises(dr.InputError, match=r"mnist.npz: .*; get this file from the project again"):
         dr.load_data()
 
 

@@ -85,7 +85,7 @@ def test_a_backend_that_cannot_be_loaded_leaves_files_and_says_so(seven, network
         "--predict", seven, "--model", network, "--output-dir", seven.parent, env=surroundings
     )
     assert process.returncode == 0 and process.stdout.startswith(f"{seven}: 7  (7 ")
-    assert process.stderr.count("\n") == 1 and "saved, but not shown" in process.stderr
+    assert process.stderr.count("\n") == 1 and "saved but cannot be shown" in process.stderr
     assert (seven.parent / "predictions.png").exists()
 
 
@@ -103,7 +103,7 @@ def test_a_pad_without_a_window_is_refused(main, network, tmp_path, backend, use
     use_backend(backend)
     code, out, err = main("--draw", "--model", network, "--output-dir", tmp_path / "output")
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert err.startswith("digit_recognition.py: --draw takes a display")
+    assert err.startswith("digit_recognition.py: --draw needs a display")
     assert not list(tmp_path.iterdir())
 
 
