@@ -52,7 +52,7 @@ with silenced():
     from matplotlib.widgets import Button, LassoSelector
     from PIL import Image, ImageDraw, ImageOps
     from scipy import ndimage
-    from scipy.stats import binomtest
+    from scipy.stats import binomtest, skew
     from sklearn.metrics import ConfusionMatrixDisplay, classification_report, log_loss
     from sklearn.model_selection import train_test_split
 
@@ -471,223 +471,286 @@ def evaluate_trained(settings):
     evaluate(model, images, labels, folder, {"settings": vars(settings)})
 
 
-# ----------------------------------------------------------------------------- Your own images
-# Numbers without a reason: chosen on tests/pages.py's pages, seeds 1000 on, and sklearn's digits.
-Image.MAX_IMAGE_PIXELS = 250_000_000  # some phones' photos have 200 megapixels
-CONFIDENT = 0.8  # of the validation images 2.2 % are below, with three of four mistakes
-AREA = 3_000_000  # pixels of a picture at most: digits of 3 mm on A4 are 20 pixels high then
-SMALLEST, LARGEST = 14, 120  # pixels of a digit: larger ones are found in smaller copies
-LINE = 150  # pixels: a line of the paper is longer than a digit's strokes
-STROKE = 41  # pixels of a window that is wider than the strokes of a digit of LARGEST pixels
-FAINTEST = 2.6  # ink of a stroke at least, or EDGE of it: on white paper 41 of 255 grey levels
-GRAIN = 27  # a stroke has at least so many times the ink of the paper's grain
-EDGE = 0.4  # share of a stroke's ink at its edge
-SHARP = 0.1  # ink by which it falls at its edge from pixel to pixel, where shade falls by less
-UNLIKELY = 0.4  # probability: where no digit reaches it, none is written
+# ------------------------------------------------------------------- Your own images: the picture
+Image.MAX_IMAGE_PIXELS = 250_000_000  # some phones take photos of 200 megapixels
 
-# A connected part of the ink: its place in pixels, ink float (height, width), 0 elsewhere.
-Part = namedtuple("Part", "left top width height ink")
-# What was read: probabilities, float32 (classes,), of which the label has the highest; the box's
-# left, top, width, height in pixels of the upright original; the image that the network saw.
-Digit = namedtuple("Digit", "label probability probabilities box image")
+
+def without_transparency(image):
+    """Return a Pillow image in grey, laid on white or black, whichever gives more contrast."""
+    image = image.convert("RGBA")
+    white, black = (Image.new("RGBA", image.size, color) for color in ("white", "black"))
+    on_white, on_black = (Image.alpha_composite(ground, image) for ground in (white, black))
+    return max(on_white.convert("L"), on_black.convert("L"), key=np.ptp)
 
 
 def open_grey(source):
-    """Return a grey, upright Pillow image of AREA at most, and the original's longer side.
+    """Return a grey, upright Pillow image, and how many pixels of the original a pixel of it is.
 
     source: a path, a Pillow image, or an array, uint8 (height, width) or (height, width, 1).
     """
     if isinstance(source, np.ndarray):
         source = Image.fromarray(source[..., 0] if source.shape[2:] == (1,) else source)
     image = source if isinstance(source, Image.Image) else Image.open(source)
-    side = max(image.size)
+    longer_side = max(image.size)
     if image is not source:
-        image.draft("L", (1700, 1700))  # a large JPEG is decoded at a fraction of its size
+        image.draft("L", (1700, 1700))  # decodes a large JPEG at a fraction of its size
     image = ImageOps.exif_transpose(image)
     if image.mode[0] in "IF":  # 16 bits and more, which convert() would clip
         values = np.asarray(image, np.float32) - np.min(image)
         image = Image.fromarray(np.uint8(255 * values / max(values.max(), 1e-9)))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        grounds = [Image.new("RGBA", image.size, color) for color in ("white", "black")]
-        laid = [Image.alpha_composite(ground, image).convert("L") for ground in grounds]
-        image = max(laid, key=np.ptp)  # on the ground that it stands out from
-    image = image.convert("L")
-    shrink = max(1, (image.width * image.height / AREA) ** 0.5)
-    image.thumbnail([length / shrink for length in image.size])
-    return image, side
+    image = without_transparency(image) if image.has_transparency_data else image.convert("L")
+    # At 3 megapixels, digits 3 mm high on a page of A4 still have 20 pixels.
+    shrink = max(1, (image.width * image.height / 3_000_000) ** 0.5)
+    image.thumbnail([side / shrink for side in image.size])
+    return image, longer_side / max(image.size)
 
 
-def polarities(image):
-    """Yield a grey Pillow image, unless it is dark, and its negative, unless it is bright."""
-    # In deep shadow, paper is still as bright as its surroundings, which strokes darken.
+def dark_on_light(image):
+    """Yield the grey Pillow image if its writing may be dark, its negative if it may be light."""
     small = np.asarray(image.resize((128, 128), Image.BOX), np.float32)
     excess = small - ndimage.gaussian_filter(small, 16)
-    usual = np.median(small)
-    if usual >= 64 or np.median(excess) > -0.1 * excess.std():
+    median = np.median(small)
+    # Even in deep shadow, paper is as bright as its surroundings: only dark strokes lower those.
+    if median >= 64 or np.median(excess) > -0.1 * excess.std():
         yield image
-    if usual <= 160:
+    # Strokes differ most from their surroundings: dark ones skew the differences to the negative.
+    if median <= 160 and skew(excess, axis=None) >= -1:
         yield ImageOps.invert(image)
 
 
-def copies(image):
-    """Yield the pages of polarities, enlarged if they are small, and smaller and smaller copies."""
-    for page in polarities(image):
-        if min(page.size) >= 8 and max(page.size) < 130:
-            page = ImageOps.contain(page, (130, 130))
-        least = np.clip(max(page.size) / 8, 60, 100)  # smaller ones show only a page's edges
-        while min(page.size) >= 8 and max(page.size) > least:
-            yield page
-            page = ImageOps.scale(page, 0.5**0.5, Image.BILINEAR)
+def pyramid(page):
+    """Yield a grey Pillow image, enlarged if it is small, and smaller and smaller copies of it."""
+    if min(page.size) >= 8 and max(page.size) < 130:
+        page = ImageOps.contain(page, (130, 130))
+    smallest = np.clip(max(page.size) / 8, 60, 100)  # smaller copies show only a page's edges
+    while min(page.size) >= 8 and max(page.size) > smallest:
+        yield page
+        page = ImageOps.scale(page, 0.5**0.5, Image.BILINEAR)
+
+
+# ----------------------------------------------------------------------- Your own images: the ink
+EDGE = 0.4  # ink at the edge of a stroke; in its middle it is about 1
 
 
 def without_lines(ink, length):
-    """Return ink, float (height, width), less thin lines, level or upright, of so many pixels."""
+    """Return ink, float (height, width), without thin straight lines of at least length pixels."""
     lines = np.zeros_like(ink)
     for across, along in (((9, 1), (1, length)), ((1, 9), (length, 1))):
-        thick = ndimage.grey_dilation(ink, across)  # so that a line may be slanted
-        line = ndimage.grey_opening(thick, along)
+        line = ndimage.grey_opening(ndimage.grey_dilation(ink, across), along)  # or slanted a bit
         thin = ink - ndimage.grey_opening(ink, across)  # what crosses a line is not thin
         lines = np.maximum(lines, np.minimum(line, thin))
     return ink - lines
 
 
 def without_boxes(ink):
-    """Take boxes, parts with ink along all four sides, from the ink, in place; return it."""
-    labels = ndimage.label(ink > EDGE / 2, np.ones((3, 3)))[0]
-    for number, place in enumerate(ndimage.find_objects(labels), start=1):
-        own = labels[place] == number
-        shorter = min(own.shape)
-        depth = shorter // 5  # to which a round 0 covers less of its four sides
-        sides = own[:depth], own[-depth:], own.T[:depth], own.T[-depth:]
-        if depth > 2 and all(side.any(axis=0).mean() > 0.83 for side in sides):
-            box = np.pad(ink[place], 8)  # or its sides would not be thin
-            ink[place] = without_lines(box, round(0.8 * shorter))[8:-8, 8:-8]
-    return ink
+    """Return ink, float (height, width), without boxes: parts with ink along all four sides."""
+    plain = ink.copy()
+    components, _ = ndimage.label(ink > EDGE / 2, np.ones((3, 3)))
+    for number, place in enumerate(ndimage.find_objects(components), start=1):
+        own = components[place] == number
+        depth = min(own.shape) // 5  # a round 0 covers less of its four sides to this depth
+        margins = own[:depth], own[-depth:], own.T[:depth], own.T[-depth:]
+        if depth > 2 and all(margin.any(axis=0).mean() > 0.83 for margin in margins):
+            box = np.pad(plain[place], 8)  # or its sides would not be thin
+            plain[place] = without_lines(box, round(0.8 * min(own.shape)))[8:-8, 8:-8]
+    return plain
 
 
 def lift_ink(page):
     """Return the ink of a grey Pillow image, float32: 0 on paper, about 1 in dark strokes.
 
-    It is how much darker a pixel is than the paper there, which a grey closing shows: strokes, dark
-    and narrow, are gone from it, shadows are not. Over the root of the light, all grain is alike.
+    Ink is how much darker a pixel is than the paper there. The paper is a grey closing: it lacks
+    strokes, which are dark and narrow, but not shadows. Divided by the root of the light, grain is
+    equal everywhere. The constants here and below were chosen on the pages of tests/pages.py.
     """
     grey = ndimage.gaussian_filter(np.asarray(page, np.float32), 1)
-    paper = ndimage.grey_closing(grey, (STROKE, STROKE))
-    ink = (paper - grey) / np.sqrt(np.maximum(paper, 10))  # darker paper shows no light
+    paper = ndimage.grey_closing(grey, (41, 41))  # wider than strokes, in pixels
+    ink = (paper - grey) / np.sqrt(np.maximum(paper, 10))
     grain = np.median(abs(np.diff(ink, axis=0)))
     ink = (ink - np.median(ink)).clip(0)  # grain makes the closing too bright
-    plain = without_lines(ink, LINE)
-    # The mean of strokes: a pixel counts by its ink, and paper hardly does.
-    level = max(np.average(plain, weights=plain**1.5 + 1e-9), GRAIN * grain, FAINTEST)
+    plain = without_lines(ink, 150)  # longer than the strokes of a digit, in pixels
+    # The level of strokes: a mean in which paper hardly counts, but well above the grain. Where it
+    # is 2.6, strokes on white paper are darker than it by 41 of 255 grey levels or more.
+    level = max(np.average(plain, weights=plain**1.5 + 1e-9), 27 * grain, 2.6)
     return np.minimum(plain / level, without_boxes(ink / level))
 
 
-def find_parts(ink, steep, near):
-    """Yield parts that may be digits: ink that the mask near connects; steep is its gradient."""
-    labels = ndimage.label(near, np.ones((3, 3)))[0]  # corners touch
-    labels = np.where(labels, labels, ndimage.maximum_filter(labels, 3))  # with its soft edge
-    labels = labels * ndimage.binary_dilation(ink > EDGE)
-    for number, place in enumerate(ndimage.find_objects(labels), start=1):
-        if place is None:  # no stroke is left where a digit was cut off
+# -------------------------------------------------------------------- Your own images: the digits
+# A connected part of the ink: its place in pixels; its ink, float (height, width), 0 elsewhere;
+# the ink by which it falls from pixel to pixel at its edge; whether the picture's border cuts it.
+Part = namedtuple("Part", "left top width height ink sharpness is_cut")
+
+
+def connected_parts(ink, near):
+    """Return the parts of ink, float (height, width), that the mask near connects."""
+    components, _ = ndimage.label(near, np.ones((3, 3)))  # corners touch
+    # With the soft edges around them.
+    components = np.where(components, components, ndimage.maximum_filter(components, 3))
+    components = components * ndimage.binary_dilation(ink > EDGE)
+    steepness = ndimage.gaussian_gradient_magnitude(ink, 1)
+    border = np.pad(np.zeros(np.subtract(ink.shape, 2), bool), 1, constant_values=True)
+    parts = []
+    for number, place in enumerate(ndimage.find_objects(components), start=1):
+        if place is None:  # nothing is left where a digit was cut off
             continue
-        own = np.where(labels[place] == number, ink[place], 0)
-        part = Part(place[1].start, place[0].start, *own.shape[::-1], own)
-        right, below = ink.shape[1] - place[1].stop, ink.shape[0] - place[0].stop
-        # What goes on beyond the border is an edge or a fold, unless it fills the picture.
-        spans = min(np.subtract(ink.shape, own.shape)) <= 4  # from side to side
-        share = own.size / min(ink.shape) ** 2  # of the largest square in the picture
-        fills = share > (1 / 3 if spans else 1 / 4)
-        inside = min(part.left, part.top, right, below) > 2
-        fits = max(own.shape) >= 7 and part.height <= LARGEST
-        if (inside or fills) and fits and np.percentile(steep[place][own > 0], 80) > SHARP:
-            yield part
+        own = np.where(components[place] == number, ink[place], 0)
+        sharpness = np.percentile(steepness[place][own > 0], 80)
+        is_cut = (own[border[place]] > EDGE).any()
+        corner = place[1].start, place[0].start
+        parts.append(Part(*corner, *own.shape[::-1], own, sharpness, is_cut))
+    return parts
 
 
-def cut_apart(near, part, height):
-    """Clear near, bool (height, width), where a part of touching digits is thinnest."""
-    count = round(part.width / (0.8 * height))
-    thickness = part.ink.sum(axis=0)
-    for number in range(1, count):
-        start = part.width * number // count - height // 4
-        cut = part.left + start + thickness[start : start + height // 2].argmin()
-        near[part.top : part.top + part.height, cut] = False
+def may_be_digit(part, page_shape):
+    """Return whether a part of a page of page_shape, (height, width), may be a digit."""
+    if part.sharpness <= 0.1:  # it is a shade
+        return False
+    if max(part.width, part.height) < 7 or part.height > 170:  # smaller copies show larger digits
+        return False
+    if not part.is_cut:
+        return True
+    # What goes on beyond the border is an edge or a fold, unless it fills the picture.
+    height, width = page_shape
+    spans = min(width - part.width, height - part.height) <= 4  # from side to side
+    return part.width * part.height > min(page_shape) ** 2 / (3 if spans else 4)
+
+
+def usual_height(parts):
+    """Return the median height of parts in pixels, weighted by height: specks count little."""
+    heights = [part.height for part in parts]
+    return int(np.median(np.repeat(heights, heights))) if parts else 0
+
+
+def cut_apart(near, parts, usual):
+    """Return the mask near without the places where parts, of touching digits, are thinnest."""
+    near = near.copy()
+    for part in parts:
+        height = max(usual, part.height)
+        count = round(part.width / (0.8 * height)) if part.width >= 1.5 * height else 1
+        thickness = part.ink.sum(axis=0)
+        for number in range(1, count):
+            start = part.width * number // count - height // 4
+            cut = part.left + start + thickness[start : start + height // 2].argmin()
+            near[part.top : part.top + part.height, cut] = False
+    return near
 
 
 def find_digits(page):
-    """Return the dark digits of a grey Pillow image, a list of parts."""
+    """Return the digits of a grey Pillow image, a list of parts, and their share of its ink."""
     ink = lift_ink(page)
-    steep = ndimage.gaussian_gradient_magnitude(ink, 1)
     near = ndimage.binary_dilation(ink > EDGE, np.ones((7, 1)))  # a 5's bar is above its bowl
-    parts = list(find_parts(ink, steep, near))
-    heights = [part.height for part in parts for _ in range(part.height)]  # so specks count little
-    usual = int(np.median(heights)) if heights else 0
-    for part in parts:
-        if part.width >= 1.5 * max(usual, part.height):
-            cut_apart(near, part, max(usual, part.height))
-    least = max(SMALLEST, 0.5 * usual)
-    return [part for part in find_parts(ink, steep, near) if least < part.height < 2 * usual]
+    parts = [part for part in connected_parts(ink, near) if may_be_digit(part, ink.shape)]
+    usual = usual_height(parts)
+    near = cut_apart(near, parts, usual)
+    parts = [part for part in connected_parts(ink, near) if may_be_digit(part, ink.shape)]
+    parts = [part for part in parts if max(14, 0.5 * usual) < part.height < 2.5 * usual]
+    written = sum(np.count_nonzero(part.ink > EDGE) for part in parts)
+    return parts, written / max(1, np.count_nonzero(ink > EDGE))
 
 
 def to_mnist_form(ink):
     """Return a digit's ink, float (height, width), as MNIST has it: uint8 (28, 28)."""
+    # The area of a line over half its outline is its width. A fine pen's is made a twelfth of the
+    # digit: MNIST's are about a tenth.
+    outline = np.hypot(*np.gradient(ink)).sum()
+    missing = round(max(ink.shape) / 12 - 2 * ink.sum() / max(outline, 1e-9))
+    if missing > 0:
+        ink = ndimage.grey_dilation(np.pad(2 * ink, missing), (missing + 1, missing + 1))
     # Scaled into 20 x 20 and centred by its mass (LeCun et al., 1998, section III.A).
     image = Image.fromarray(np.uint8(np.clip(280 * ink - 55, 0, 255)))  # ink from 0.2 to 1.1
     image = image.crop(image.point(lambda value: 255 * (value > 60)).getbbox())
-    sides = [max(round(20 * side / max(image.size)), 1) for side in image.size]
-    digit = np.asarray(ImageOps.autocontrast(image.resize(sides)))
+    size = [max(round(20 * side / max(image.size)), 1) for side in image.size]
+    digit = np.asarray(ImageOps.autocontrast(image.resize(size)))
     top, left = np.rint(ndimage.center_of_mass(digit)).astype(int)
     return np.pad(digit, 14)[top : top + 28, left : left + 28]  # 14 on either side of the centre
 
 
-def read_parts(parts, scale, model):
-    """Yield parts as digits; a pixel of their copy is scale pixels of the original."""
+# ------------------------------------------------------------------- Your own images: the reading
+CONFIDENT = 0.8  # of the validation images 2.2 % are below, with three of four mistakes
+
+# A digit that was read: probabilities, float32 (classes,), of which the label has the highest; the
+# box's left, top, width, height in pixels of the upright original; the image that the network saw.
+Digit = namedtuple("Digit", "label probability probabilities box image")
+# What was read in a picture: rows of digits; the grey picture; pixels of the original in its pixel.
+Reading = namedtuple("Reading", "rows image scale")
+
+
+def classify(parts, scale, model):
+    """Return parts as digits; a pixel of their page is scale pixels of the original."""
     images = np.stack([to_mnist_form(part.ink) for part in parts])
-    found = model.predict_on_batch(images[..., np.newaxis])
-    for part, image, probabilities in zip(parts, images, found, strict=True):
-        label, probability = int(probabilities.argmax()), float(probabilities.max())
+    predictions = model.predict_on_batch(images[..., np.newaxis])
+    digits = []
+    for part, image, probabilities in zip(parts, images, predictions, strict=True):
         edges = part.left + 1, part.top + 1, part.width - 2, part.height - 2  # less its soft edge
         box = tuple(round(scale * edge) for edge in edges)
-        yield Digit(label, probability, probabilities, box, image)
+        label, probability = int(probabilities.argmax()), float(probabilities.max())
+        digits.append(Digit(label, probability, probabilities, box, image))
+    return digits
 
 
 def evidence(digits):
     """Return how much speaks for a reading: sure digits, and large ones more than small ones."""
-    # 0.7 says nothing. If size counted in proportion, a blot would outweigh a page of digits.
-    return sum((digit.probability - 0.7) * max(digit.box[2:]) ** 0.6 for digit in digits)
+    total = 0
+    for digit in digits:
+        # 0.7 says nothing. If size counted in proportion, a blot would outweigh a page of digits.
+        weight = (digit.probability - 0.7) * max(digit.box[2:]) ** 0.6
+        total += 0.3 * weight if digit.label == 1 else weight  # many edges look like a 1
+    return total
+
+
+def is_writing(digits, share):
+    """Return whether digits, which are this share of the ink, are more than lines and edges."""
+    sure = [digit for digit in digits if digit.label != 1 and digit.probability >= CONFIDENT]
+    if len(sure) >= 3:
+        return True
+    if share < 0.5 or not any(digit.probability >= 0.4 for digit in digits):
+        return False
+    return len(sure) > 0 or len(into_rows(digits)) == 1  # not the pieces of a line
 
 
 def into_rows(digits):
-    """Return digits in rows, from left to right; the next row begins 0.7 of a height lower."""
+    """Return digits in rows, from left to right: each joins the row whose last digit is level."""
     usual = np.median([digit.box[3] for digit in digits])
     rows = []
-    for digit in sorted(digits, key=lambda digit: digit.box[1]):
-        if not rows or digit.box[1] - rows[-1][-1].box[1] > 0.7 * usual:
-            rows.append([])
-        rows[-1].append(digit)
-    return [sorted(row, key=lambda digit: digit.box) for row in rows]
+    for digit in sorted(digits, key=lambda digit: digit.box):
+        offsets = [abs(digit.box[1] - row[-1].box[1]) for row in rows]
+        if offsets and min(offsets) < 0.7 * usual:
+            rows[offsets.index(min(offsets))].append(digit)
+        else:
+            rows.append([digit])
+    return sorted(rows, key=lambda row: np.mean([digit.box[1] for digit in row]))
+
+
+def read_picture(source, model):
+    """Return the Reading of a picture (see open_grey), or raise InputError if it shows no digit."""
+    name = source if isinstance(source, str | Path) else "image"
+    try:
+        image, scale = open_grey(source)
+    except IsADirectoryError:
+        raise InputError(f"{name}: a folder without pictures; save some as PNG or JPEG") from None
+    except Exception as error:  # many types, of a damaged file
+        raise InputError(f"{name}: {error}; save it again, as a PNG or JPEG") from None
+    candidates = []
+    for page in dark_on_light(image):
+        for copy in pyramid(page):
+            parts, share = find_digits(copy)
+            if parts:
+                digits = classify(parts, scale * max(image.size) / max(copy.size), model)
+                if is_writing(digits, share):
+                    candidates.append(digits)
+    if not candidates:
+        raise InputError(f"{name}: no digit stands out from the paper; write larger or darker")
+    return Reading(into_rows(max(candidates, key=evidence)), image, scale)
 
 
 def read_digits(source, model):
-    """Return the digits in an image (see open_grey), rows of Digit; InputError if there is none."""
-    name = source if isinstance(source, str | Path) else "image"
-    try:
-        image, side = open_grey(source)
-    except Exception as error:  # a damaged file raises whatever Pillow thinks of
-        raise InputError(f"{name}: {error}; give it whole, as a PNG or JPEG") from None
-    readings = []
-    for copy in copies(image):
-        parts = find_digits(copy)
-        if parts:
-            readings.append(list(read_parts(parts, side / max(copy.size), model)))
-    best = max(readings, key=evidence, default=[])
-    if not any(digit.probability >= UNLIKELY for digit in best):
-        raise InputError(f"{name}: no digit stands out from the paper; write larger or darker")
-    return into_rows(best)
+    """Return the rows of Digit in a picture (see open_grey), or raise InputError if it has none."""
+    return read_picture(source, model).rows
 
 
+# --------------------------------------------------------------------- Your own images: --predict
 def row_texts(rows, doubt=""):
-    """Return a text for each row of digits, with the mark of doubt after those in doubt."""
+    """Return a text for each row of digits, with the mark of doubt after doubtful ones."""
     texts = []
     for row in rows:
         words = [f"{digit.label}{'' if digit.probability >= CONFIDENT else doubt}" for digit in row]
@@ -695,94 +758,103 @@ def row_texts(rows, doubt=""):
     return texts
 
 
-def describe(path, rows, label, as_json):
-    """Return the line that says what was read in an image, and its true label, if not None."""
+def describe(path, rows, true_label, as_json):
+    """Return a line with what was read in an image, and its true label, if that is not None."""
     digits = [digit for row in rows for digit in row]
     if as_json:
         found = {"file": str(path), "digits": "\n".join(row_texts(rows))}
         found["probabilities"] = [round(digit.probability, 4) for digit in digits]
         found["boxes"] = [digit.box for digit in digits]
         found["confident"] = all(digit.probability >= CONFIDENT for digit in digits)
-        return json.dumps(found if label is None else found | {"true": int(label)})
+        return json.dumps(found if true_label is None else found | {"true": true_label})
     shares = ", ".join(f"{digit.label} {100 * digit.probability:.1f} %" for digit in digits)
-    truth = "" if label is None or row_texts(rows) == [label] else f"  WRONG, true {label}"
-    return f"{path}: {' / '.join(row_texts(rows, doubt='?'))}  ({shares}){truth}"
+    is_wrong = true_label is not None and not is_correct(rows, true_label)
+    mistake = f"  WRONG, true {true_label}" if is_wrong else ""
+    return f"{path}: {' / '.join(row_texts(rows, doubt='?'))}  ({shares}){mistake}"
+
+
+def is_correct(rows, true_label):
+    """Return whether a single digit was read, with the true label."""
+    return [digit.label for row in rows for digit in row] == [true_label]
+
+
+def plot_reading(axes, reading):
+    """Draw the written part of a picture on Matplotlib axes, with a box around each digit."""
+    digits = [digit for row in reading.rows for digit in row]
+    width, height = (reading.scale * side for side in reading.image.size)
+    axes.imshow(reading.image, cmap="gray", extent=(0, width, height, 0))
+    for digit in digits:
+        color = BLUE if digit.probability >= CONFIDENT else ORANGE
+        left, top, *size = digit.box
+        axes.add_patch(plt.Rectangle((left, top), *size, fill=False, color=color))
+        axes.text(left, top, digit.label, color=color, fontsize=9, ha="right", va="bottom")
+    # All of a page would be so small that the labels cover the writing.
+    lefts, tops, widths, heights = np.transpose([digit.box for digit in digits])
+    around = 2 * max(widths.max(), heights.max())
+    axes.set_xlim(max(0, lefts.min() - around), min(width, (lefts + widths).max() + around))
+    axes.set_ylim(min(height, (tops + heights).max() + around), max(0, tops.min() - around))
 
 
 def as_page(rows):
     """Return what the network saw of rows of digits, side by side: uint8 (height, width)."""
     longest = max(len(row) for row in rows)
     blank = np.zeros((28, 28), np.uint8)
-    images = [[digit.image for digit in row] + [blank] * (longest - len(row)) for row in rows]
-    return np.block(images)
+    return np.block([[d.image for d in row] + [blank] * (longest - len(row)) for row in rows])
 
 
 def plot_readings(readings):
-    """Return a figure of {path: rows of Digit}: images with boxes, and what the network saw."""
+    """Return a figure of {path: Reading}: pictures with boxes, and what the network saw."""
     figure = plt.figure("What was read", (10, 3 * len(readings)), layout="constrained", clear=True)
-    axes = figure.subplots(len(readings), 2, squeeze=False, subplot_kw={"xticks": [], "yticks": []})
-    for (original, seen), (path, rows) in zip(axes, readings.items(), strict=True):
-        image, side = open_grey(path)
-        width, height = (side * length / max(image.size) for length in image.size)
-        original.imshow(image, cmap="gray", extent=(0, width, height, 0))
+    grid = figure.subplots(len(readings), 2, squeeze=False, subplot_kw={"xticks": [], "yticks": []})
+    for (original, seen), (path, reading) in zip(grid, readings.items(), strict=True):
+        plot_reading(original, reading)
         name = path.name.encode(errors="ignore").decode()  # without what no font can draw
         original.set_title(name, fontsize=9, parse_math=False, pad=14)  # above the labels
-        digits = [digit for row in rows for digit in row]
-        for digit in digits:
-            color = BLUE if digit.probability >= CONFIDENT else ORANGE
-            left, top, *size = digit.box
-            original.add_patch(plt.Rectangle((left, top), *size, fill=False, color=color))
-            original.text(left, top, digit.label, color=color, fontsize=9, ha="right", va="bottom")
-        # The part of a page that is written on, or small writing would be covered by its labels.
-        lefts, tops, widths, heights = np.transpose([digit.box for digit in digits])
-        around = 2 * max(widths.max(), heights.max())
-        original.set_xlim(max(0, lefts.min() - around), min(width, (lefts + widths).max() + around))
-        original.set_ylim(min(height, (tops + heights).max() + around), max(0, tops.min() - around))
-        seen.imshow(as_page(rows), cmap="gray_r")
+        seen.imshow(as_page(reading.rows), cmap="gray_r")
         seen.set_title("what the network saw", fontsize=9)
     return figure
 
 
-def image_files(paths):
-    """Yield the paths of images, those in folders among them in the order of their names."""
+def find_images(paths):
+    """Return the paths of images, in place of each folder those in it, in the order of names."""
     known = [suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN]
+    found = []
     for path in paths:
         files = sorted(path.glob("[!.]*")) if os.path.isdir(path) else []
         images = [file for file in files if file.suffix.lower() in known]
-        for other in sorted(set(files) - set(images)):
-            print_error(f"{other}: skipped; save a picture as PNG or JPEG, name a folder itself")
-        yield from images or [path]
+        skipped = [file.name for file in files if file not in images]
+        if skipped:
+            print_error(f"{path}: skipped {', '.join(skipped)}; save pictures as PNG or JPEG")
+        found += images or [path]
+    return found
 
 
 def predict(settings):
     """Read the images of --predict, draw the first 20; return 1 if any could not be read."""
     model = load_model(settings.model)
-    paths = list(image_files(settings.predict))
-    names = [path.parent.name for path in paths]  # the true labels, as in mine/7/photo.jpg
-    labelled = all(name.isdecimal() and int(name) < model.output_shape[1] for name in names)
-    readings, right = {}, 0
-    for path, name in zip(paths, names, strict=True):
+    paths = find_images(settings.predict)
+    folders = [path.parent.name for path in paths]  # their true labels, as in mine/7/photo.jpg
+    labelled = set(folders) <= {str(label) for label in range(model.output_shape[1])}
+    readings, results = {}, []
+    for path, folder in zip(paths, folders, strict=True):
+        label = int(folder) if labelled else None
         try:
-            if os.path.isdir(path):
-                raise InputError(f"{path}: a folder without pictures; save some as PNG or JPEG")
-            readings[path] = read_digits(path, model)
-            label = str(int(name)) if labelled else None
-            right += row_texts(readings[path]) == [label]
-            print(describe(path, readings[path], label, settings.json), flush=True)
-            with contextlib.suppress(Exception), Image.open(path) as image:
-                image.seek(1)  # raises where there is no second page, or a damaged one
-                print_error(f"{path}: its first page was read, no other")
+            reading = read_picture(path, model)
         except InputError as error:
             print_error(error)
+            continue
+        print(describe(path, reading.rows, label, settings.json), flush=True)
+        results.append(is_correct(reading.rows, label))
+        if len(results) <= 20:
+            readings[path] = reading
     if readings:
-        figure = plot_readings(dict(list(readings.items())[:20]))
         settings.output_dir.mkdir(parents=True, exist_ok=True)
-        figure.savefig(settings.output_dir / "predictions.png", dpi=120)
+        plot_readings(readings).savefig(settings.output_dir / "predictions.png", dpi=120)
         if not settings.json:
             print(f"Drawn, the first 20 at most, in {settings.output_dir / 'predictions.png'}")
-    if labelled and not settings.json:
-        print(f"right: {right} of {len(paths)} ({100 * right / len(paths):.1f} %)")
-    return 0 if len(readings) == len(set(paths)) else 1
+    if paths and labelled and not settings.json:
+        print(f"correct: {sum(results)} of {len(paths)} ({sum(results) / len(paths):.1%})")
+    return 0 if paths and len(results) == len(paths) else 1
 
 
 # ---------------------------------------------------------------------------- A pad to draw on
@@ -888,7 +960,7 @@ def parse_settings(arguments=None):
     two = {"type": positive_integer, "metavar": "N", "nargs": 2}
     functions = ("relu", "gelu", "silu", "tanh")
 
-    add = parser.add_argument_group("data and files").add_argument
+    add = parser.add_argument
     add("--data", type=Path, metavar="SET", help="folder or .npz file (default: MNIST)")
     add("--limit", **one, help="use only the first N training and N test images")
     add("--output-dir", type=Path, default="output", metavar="FOLDER", help="(default: output)")
@@ -911,13 +983,12 @@ def parse_settings(arguments=None):
     add("--resume", action="store_true", help="continue an interrupted run; repeat its options")
 
     group = parser.add_argument_group("use a trained model instead of training one")
+    group.add_argument("--model", type=Path, metavar="FILE", help="(default: the saved model)")
+    group.add_argument("--json", action="store_true", help="print what --predict reads as JSON")
     add = group.add_mutually_exclusive_group().add_argument
     add("--evaluate", action="store_true", help="evaluate it on --data")
     add("--predict", type=Path, nargs="+", metavar="IMAGE", help="read images or folders of them")
     add("--draw", action="store_true", help="open a window to draw digits on")
-    add = group.add_argument
-    add("--model", type=Path, metavar="FILE", help="(default: model.keras in --output-dir)")
-    add("--json", action="store_true", help="print what --predict reads as JSON")
 
     settings = parser.parse_args(arguments)
     if settings.learning_rate is None:

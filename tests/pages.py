@@ -277,6 +277,9 @@ def thin(mask):
     return mask[1:-1, 1:-1]
 
 
+HOLES = [1, 0, 0, 0, 0, 0, 1, 0, 2, 1]  # of each digit
+
+
 def trace_digit(ink, height, pen):
     """Return a digit of MNIST as a line of pen pixels along the middle of its strokes, a mask."""
     side = 120
@@ -302,8 +305,10 @@ def draw_fine(rng):
     height, pen = rng.uniform(60, 230), int(rng.integers(1, 3))
     ink, text, left = np.zeros((round(2 * height), round(6 * height))), "", 0.4 * height
     for _ in range(rng.integers(1, 5)):
-        which = rng.integers(len(labels))
-        digit = trace_digit(images[which], height * rng.uniform(0.85, 1.15), pen)
+        digit, which = None, 0
+        while digit is None or ndimage.label(~np.pad(digit, 1))[1] - 1 != HOLES[labels[which]]:
+            which = rng.integers(len(labels))  # thin lines may not close a 9, or cross in a 2
+            digit = trace_digit(images[which], height * rng.uniform(0.85, 1.15), pen)
         top, column = round(height - digit.shape[0] / 2), round(left)
         place = np.s_[top : top + digit.shape[0], column : column + digit.shape[1]]
         ink[place] = np.maximum(ink[place], digit)
@@ -357,11 +362,13 @@ def draw_uneven(rng):
     height, count = rng.uniform(30, 120), rng.integers(3, 8)
     sizes = height * rng.uniform(0.85, 1.15, count)
     whiches = rng.integers(len(labels), size=count)
-    place = rng.integers(count)
     if rng.random() < 0.6:
+        place = rng.integers(count)
         whiches[place] = rng.choice(np.flatnonzero(np.isin(labels, (7, 9))))
         sizes[place] = height * rng.uniform(1.6, 2.1)  # its head stays where it is, its tail hangs
     if rng.random() < 0.6:
+        upright = [image.any(axis=1).sum() > 18 for image in images[:500]]
+        whiches[-1] = rng.choice(np.flatnonzero(upright))
         sizes[-1] = height * rng.uniform(0.5, 0.7)
     ink, left = (
         np.zeros((round(3.5 * height), round((1.4 * count + 2) * height)), np.float32),
@@ -378,8 +385,34 @@ def draw_uneven(rng):
     return lit(ink, rng), ["".join(map(str, labels[whiches]))]
 
 
+def lay_down_tool(grey, rng):
+    """Return grey from 0 to 1 with a pen, a ruler or a tool on it, which casts a soft shadow."""
+    y, x = np.ogrid[: grey.shape[0], : grey.shape[1]]
+    side, angle = min(grey.shape), rng.uniform(0, np.pi)
+    down, right = (rng.uniform(0, 1, 2) * grey.shape)[:, np.newaxis, np.newaxis]
+    along = np.cos(angle) * (x - right) + np.sin(angle) * (y - down)
+    across = np.cos(angle) * (y - down) - np.sin(angle) * (x - right)
+    length, width = side * rng.uniform(0.25, 0.8), side * rng.uniform(0.015, 0.06)
+
+    def covered(shift, soft):
+        ends = np.clip((length - abs(along)) / soft, 0, 1)
+        return ends * np.clip((width - abs(across - shift)) / soft, 0, 1)
+
+    grey = grey * (1 - rng.uniform(0.1, 0.4) * covered(rng.uniform(-0.5, 0.5) * width, 0.5 * width))
+    tone = np.full_like(grey, rng.uniform(0.1, 0.9))
+    for _ in range(rng.integers(1, 4)):  # caps, grips, marks
+        start = rng.uniform(-1, 0.8) * length
+        part = (along > start) & (along < start + rng.uniform(0.05, 0.6) * length)
+        tone[part] = rng.uniform(0.1, 0.9)
+    tone = tone + rng.uniform(0.1, 0.4) * np.exp(
+        -(((across / width - rng.uniform(-0.6, 0.6)) / 0.2) ** 2)
+    )
+    body = covered(0, rng.uniform(1, 3))
+    return grey * (1 - body) + np.clip(tone, 0, 1) * body
+
+
 def draw_things(seed):
-    """Return a grey Pillow image on which nothing is written: a margin, pens, or a stack."""
+    """Return a grey Pillow image on which nothing is written: a margin line, tools, or a stack."""
     rng = np.random.default_rng([seed, *b"things"])
     area, ratio = 5e4 * 60 ** rng.random(), rng.choice([3 / 4, 1, 4 / 3, 16 / 9])
     shape = (round((area / ratio) ** 0.5), round((area * ratio) ** 0.5))
@@ -392,19 +425,9 @@ def draw_things(seed):
         slant, width = rng.uniform(-0.03, 0.03), max(1, side * rng.uniform(0.002, 0.01))
         line = np.clip(width / 2 + 0.5 - abs(x + slant * y - place), 0, 1)
         grey = grey * (1 - rng.uniform(0.2, 0.7) * line)
-    elif kind == 1:  # pens, rulers, tools: long, dark or bright, with a shadow
-        for _ in range(rng.integers(2, 7)):
-            middle, angle = rng.uniform(0, 1, 2) * shape, rng.uniform(0, np.pi)
-            down, right = y - middle[0], x - middle[1]
-            along = np.cos(angle) * right + np.sin(angle) * down
-            across = np.cos(angle) * down - np.sin(angle) * right
-            length, width = side * rng.uniform(0.2, 0.6), side * rng.uniform(0.01, 0.06)
-            soft = rng.uniform(1, 4)
-            body = np.clip((length - abs(along)) / soft, 0, 1) * np.clip(
-                (width - abs(across)) / soft, 0, 1
-            )
-            tone = rng.uniform(0.1, 0.95) + rng.uniform(-0.1, 0.1) * across / width
-            grey = grey * (1 - body) + np.clip(tone, 0, 1) * body
+    elif kind == 1:
+        for _ in range(rng.integers(4, 11)):
+            grey = lay_down_tool(grey, rng)
     else:  # a stack of paper: sheets that lie on one another, a little turned
         for _ in range(rng.integers(3, 9)):
             angle = rng.uniform(-0.1, 0.1) + rng.choice([0, np.pi / 2])

@@ -185,44 +185,21 @@ def test_what_cannot_be_read_in_a_folder_is_named_and_dots_are_passed_over(main,
     options = ["--model", network, "--output-dir", seven.parent.parent / "output"]
     code, out, err = main("--predict", seven.parent, *options)
     assert code == 0 and out.startswith(f"{seven}: 7")
-    assert [line.split(": ")[1] for line in err.splitlines()] == [
-        str(seven.parent / "IMG_1.HEIC"),
-        str(seven.parent / "more"),
-    ]
+    assert err.count("\n") == 1 and f"{seven.parent}: skipped IMG_1.HEIC, more; " in err
 
 
 def test_a_folder_without_pictures_is_called_that(main, tmp_path, network):
     code, out, err = main("--predict", tmp_path, "--model", network)
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert f"{tmp_path}: a folder without pictures" in err
+    assert f"{tmp_path}: a folder without pictures; save some as PNG or JPEG" in err
 
 
-def test_of_several_pages_the_first_is_read_and_that_is_said(main, digits, tmp_path, network):
+def test_of_several_pages_the_first_is_read(main, digits, tmp_path, network):
     pages = [Image.fromarray(image) for image in digits[0][:3]]
     pages[0].save(tmp_path / "scan.tiff", save_all=True, append_images=pages[1:])
     options = ["--model", network, "--output-dir", tmp_path]
     code, out, err = main("--predict", tmp_path / "scan.tiff", *options)
-    assert code == 0 and out.startswith(f"{tmp_path / 'scan.tiff'}: 7")
-    assert (
-        err
-        == f"digit_recognition.py: {tmp_path / 'scan.tiff'}: its first page was read, no other\n"
-    )
-
-
-def test_a_damaged_later_page_does_not_end_the_reading(main, digits, tmp_path, network, seven):
-    path = tmp_path / "scan.tiff"
-    pages = [Image.fromarray(image) for image in digits[0][:2]]
-    pages[0].save(path, save_all=True, append_images=pages[1:])
-    content = path.read_bytes()
-    first = int.from_bytes(content[4:8], "little")
-    link = first + 2 + 12 * int.from_bytes(content[first : first + 2], "little")
-    beyond = (len(content) + 999).to_bytes(4, "little")
-    path.write_bytes(content[:link] + beyond + content[link + 4 :])
-    with pytest.raises(TypeError), Image.open(path) as image:
-        assert image.n_frames  # as Pillow has it
-    options = ["--model", network, "--output-dir", tmp_path]
-    code, out, _ = main("--predict", path, seven, *options)
-    assert code == 0 and [line.split(": ")[1][:1] for line in out.splitlines()[:2]] == ["7", "7"]
+    assert (code, err) == (0, "") and out.startswith(f"{tmp_path / 'scan.tiff'}: 7")
 
 
 def test_a_phones_200_megapixels_are_read(main, digits, tmp_path, network):
@@ -235,7 +212,7 @@ def test_a_phones_200_megapixels_are_read(main, digits, tmp_path, network):
 
 @pytest.mark.parametrize("source", [None, b"\x89PNG", 7, np.zeros((2, 3, 4, 5))])
 def test_what_is_no_picture_gets_one_sentence(network, source):
-    with pytest.raises(dr.InputError, match=r"^image: .*; give it whole, as a PNG or JPEG$"):
+    with pytest.raises(dr.InputError, match=r"^image: .*; save it again, as a PNG or JPEG$"):
         dr.read_digits(source, dr.load_model(network))
 
 
