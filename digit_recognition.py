@@ -641,8 +641,9 @@ def find_digits(page):
     near = ndimage.binary_dilation(ink > EDGE, np.ones((7, 1)))  # a 5's bar is above its bowl
     parts = [part for part in connected_parts(ink, near) if may_be_digit(part, ink.shape)]
     usual = usual_height(parts)
-    near = cut_apart(near, parts, usual)
-    parts = [part for part in connected_parts(ink, near) if may_be_digit(part, ink.shape)]
+    cut = cut_apart(near, parts, usual)
+    if (cut != near).any():
+        parts = [part for part in connected_parts(ink, cut) if may_be_digit(part, ink.shape)]
     parts = [part for part in parts if max(14, 0.5 * usual) < part.height < 2.5 * usual]
     written = sum(np.count_nonzero(part.ink > EDGE) for part in parts)
     return parts, written / max(1, np.count_nonzero(ink > EDGE))
@@ -694,7 +695,7 @@ def evidence(digits):
     for digit in digits:
         # 0.7 says nothing. If size counted in proportion, a blot would outweigh a page of digits.
         weight = (digit.probability - 0.7) * max(digit.box[2:]) ** 0.6
-        total += 0.3 * weight if digit.label == 1 else weight  # many edges look like a 1
+        total += 0.6 * weight if digit.label == 1 else weight  # many edges look like a 1
     return total
 
 
