@@ -164,6 +164,7 @@ BAD_FLAGS = {  # and what the line says
     "--epochs nan": "is not a positive integer",
     "--epochs": "--epochs",
     "--batch-size 0": "is not a positive integer",
+    "--batch-size 1": "batch normalization compares images",
     "--batch-size 1e3": "is not a positive integer",
     "--learning-rate 0": "must be above 0 and finite",
     "--learning-rate -1": "must be above 0 and finite",

@@ -161,6 +161,33 @@ def test_a_damaged_bundled_file_is_refused(monkeypatch, tmp_path):
         dr.load_data()
 
 
+def test_files_in_folders_of_their_names_do_not_hide_those_beside_them(tmp_path, small):
+    """As Kaggle has them: train-images.idx3-ubyte beside a folder train-images-idx3-ubyte."""
+    names = {key: name.replace("-idx", ".idx") for key, name in IDX_NAMES.items()}
+    write_idx(tmp_path, small, names)
+    for name in IDX_NAMES.values():
+        (tmp_path / name).mkdir()
+    assert np.array_equal(dr.read_data_set(tmp_path)[0][0], small["x_train"])
+
+
+def test_pixels_of_another_range_are_named(tmp_path, small, capsys):
+    np.savez(tmp_path / "dark.npz", **(small | {"x_train": small["x_train"] // 16}))
+    dr.read_data_set(tmp_path / "dark.npz")
+    assert "Pixels are from 0 to 15; 0 to 255 are expected" in capsys.readouterr().out
+    np.savez(tmp_path / "signed.npz", **(small | {"x_train": small["x_train"] - 128.0}))
+    with pytest.raises(dr.InputError, match=r"pixels are float64 from -128.0 to 127.0, not num"):
+        dr.read_data_set(tmp_path / "signed.npz")
+
+
+def test_labels_that_limit_leaves_out_are_named(tmp_path, small, main):
+    by_label = np.argsort(small["y_train"], kind="stable")
+    changes = {"x_train": small["x_train"][by_label], "y_train": small["y_train"][by_label]}
+    np.savez(tmp_path / "sorted.npz", **(small | changes))
+    words = ["--limit", 24, "--epochs", 1, "--no-show", "--output-dir", tmp_path]
+    _, out, _ = main("--data", tmp_path / "sorted.npz", *words)
+    assert "No training image has one of the labels [1, 2, 3, 4, 5, 6, 7, 8, 9]" in out
+
+
 def test_a_hostile_npz_is_never_unpickled(tmp_path, small):
     class Trap:
         def __reduce__(self):
@@ -181,7 +208,7 @@ def test_a_bad_file_of_a_folder_is_named_and_its_remedy_whole(tmp_path, small):
     file.write_bytes(b"no IDX")
     with pytest.raises(dr.InputError) as caught:
         dr.load_data(tmp_path)
-    assert str(caught.value).startswith(f"{tmp_path}: {file.name} does not begin as IDX files")
+    assert str(caught.value).startswith(f"{tmp_path}: {file.name} begins with 6e6f20; IDX files")
     assert str(caught.value).endswith(dr.DATA_FORM)
 
 

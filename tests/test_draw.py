@@ -146,6 +146,20 @@ def test_a_key_in_the_middle_of_a_stroke_ends_it(hand, key):
     assert (hand.title, hand.ink, hand.pad.strokes) == (HINT, 0, [])
 
 
+def test_a_stroke_that_reaches_the_edge_of_the_paper_is_read(hand):
+    hand.draw([(400, 1), (400, 200), (400, 399)])
+    assert hand.title == "1"
+
+
+def test_ink_without_a_digit_is_called_that(hand, monkeypatch):
+    def find_nothing(*_):
+        raise dr.InputError("no digit stands out from the paper")
+
+    monkeypatch.setattr(dr, "read_digits", find_nothing)
+    hand.draw([(400, 200)])
+    assert hand.title.startswith("No digit was read.")
+
+
 def test_strokes_are_smooth_however_far_apart_their_points_are():
     corner = [(100, 300), (200, 100), (300, 300)]
     image = np.asarray(dr.draw_strokes([corner])) < 128

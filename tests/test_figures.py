@@ -32,6 +32,15 @@ def test_the_curves_are_the_history():
         assert names == ["training", "validation"]
 
 
+def test_the_axis_of_a_single_epoch_shows_that_epoch():
+    history = {name: [0.5] for name in ("accuracy", "loss", "val_accuracy", "val_loss")}
+    figure = dr.plot_history(history | {"epoch": np.array([1])})
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        assert axis.get_xlim() == (0.5, 1.5)
+        assert [text.get_text() for text in axis.get_xticklabels() if text.get_text()] == ["1"]
+
+
 def test_each_digit_says_what_it_was_read_as_and_what_it_is(mnist):
     images, labels = (array[:3] for array in mnist[1])
     probabilities = np.eye(10)[[labels[0], (labels[1] + 1) % 10, labels[2]]] * 0.9

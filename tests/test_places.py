@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -10,7 +11,8 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from conftest import SCRIPT, run_script
+import tensorflow as tf
+from conftest import SCRIPT, make_settings, run_script
 from PIL import Image
 
 import digit_recognition as dr
@@ -123,6 +125,122 @@ def test_in_a_notebook_no_figure_is_printed_and_the_accuracy_comes_last(
     assert out.splitlines()[-1].startswith("Test accuracy: ")
 
 
+BACKEND = """
+import time
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backend_bases import FigureManagerBase
+
+class FigureManager(FigureManagerBase):
+    @classmethod
+    def pyplot_show(cls, *, block=None):
+        print("shown", block, flush=True)
+        {show}
+
+class FigureCanvas(FigureCanvasAgg):
+    manager_class = FigureManager
+
+{first}
+"""
+
+
+def write_backend(folder, name, show="pass", first=""):
+    (folder / f"{name}.py").write_text(BACKEND.format(show=show, first=first))
+    return f"module://{name}"
+
+
+def test_another_tools_backend_shows_the_figures_and_waits(
+    main, seven, network, tmp_path, monkeypatch, use_backend
+):
+    """As PyCharm's does. The windows fit on a laptop's screen."""
+    monkeypatch.syspath_prepend(tmp_path)
+    use_backend(write_backend(tmp_path, "tool"))
+    code, out, err = main("--predict", *[seven] * 9, "--model", network, "--output-dir", tmp_path)
+    assert (code, err, out.splitlines()[-1]) == (0, "", "shown True")
+    width, height = plt.gcf().get_size_inches() * plt.gcf().dpi
+    assert width <= 1366 and height <= 768
+
+
+def test_a_toolkit_that_opens_no_window_leaves_files_and_says_so(
+    main, seven, network, tmp_path, monkeypatch, use_backend
+):
+    broken = "def broken(*_, **__):\n    raise RuntimeError('no init.tcl')\n"
+    broken += "FigureManager.create_with_canvas = broken"
+    monkeypatch.syspath_prepend(tmp_path)
+    use_backend(write_backend(tmp_path, "no_tk", first=broken))
+    code, out, err = main("--predict", seven, "--model", network, "--output-dir", tmp_path)
+    assert code == 0 and "7  (7 " in out
+    assert err == "digit_recognition.py: figures are saved but cannot be shown: no init.tcl\n"
+    assert (tmp_path / "predictions.png").exists()
+
+
+@needs_posix
+def test_ctrl_c_while_windows_are_open_ends_at_once_and_quietly(seven, network, tmp_path):
+    backend = write_backend(tmp_path, "sleepy", show="time.sleep(60)")
+    surroundings = os.environ | {"MPLBACKEND": backend, "PYTHONPATH": str(tmp_path)}
+    words = ["--predict", seven, "--model", network, "--output-dir", tmp_path]
+    command = [sys.executable, "-u", str(SCRIPT), *map(str, words)]
+    process = subprocess.Popen(command, stdout=-1, stderr=-1, text=True, env=surroundings)
+    for line in process.stdout:
+        if line.startswith("shown"):
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=5)
+    assert (process.returncode, err) == (-signal.SIGINT, "")
+
+
+def test_json_opens_no_windows():
+    assert not make_settings("--predict", "x.png", "--json").show
+
+
+# -------------------------------------------------------------- other people's settings
+
+
+def test_figures_look_the_same_whatever_matplotlibrc_says(main, seven, network, tmp_path):
+    options = ["--predict", seven, "--model", network, "--output-dir"]
+    assert main(*options, tmp_path / "default")[0] == 0
+    theirs = {"image.origin": "lower", "text.usetex": True, "axes.titlecolor": "white"}
+    matplotlib.rcParams.update(theirs)
+    assert main(*options, tmp_path / "theirs")[0] == 0
+    one, two = ((tmp_path / name / "predictions.png") for name in ("default", "theirs"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_training_is_the_same_whatever_keras_json_says(main, tmp_path):
+    try:
+        keras.config.set_image_data_format("channels_first")
+        keras.config.set_floatx("float16")
+        code, _, err = main(*TRAIN, "--output-dir", tmp_path)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+        keras.config.set_floatx("float32")
+    assert (code, err) == (0, "")
+    model = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    assert model.dtype == "float32"
+
+
+def test_the_text_of_the_script_runs_in_a_notebooks_cell(monkeypatch):
+    monkeypatch.chdir(SCRIPT.parent)
+    cell = {"__name__": "cell"}
+    exec(compile(SCRIPT.read_text(encoding="utf-8"), "cell", "exec"), cell)
+    assert cell["BUNDLED_DATA"] == dr.BUNDLED_DATA
+
+
+@pytest.mark.parametrize("error", [MemoryError(), tf.errors.ResourceExhaustedError(None, None, "")])
+def test_too_little_memory_is_one_line(main, tmp_path, monkeypatch, error):
+    def exhaust(*_):
+        raise error
+
+    monkeypatch.setattr(dr, "train", exhaust)
+    code, _, err = main(*TRAIN, "--output-dir", tmp_path)
+    assert code == 1
+    assert err == "digit_recognition.py: not enough memory; lower --batch-size or --limit\n"
+
+
+def test_images_left_out_by_large_batches_are_counted(main, tmp_path):
+    code, out, _ = main(*TRAIN, "--batch-size", 400, "--output-dir", tmp_path)
+    assert code == 0 and "Training on 400 of 550 images" in out
+
+
 def test_a_callers_figures_and_backend_stay(main, seven, network):
     mine, backend = plt.figure("mine"), plt.get_backend()
     main("--predict", seven, "--model", network, "--output-dir", seven.parent, "--no-show")
@@ -228,3 +346,30 @@ def test_an_empty_output_folder_is_the_current_one(main, seven, network, monkeyp
     code, out, _ = main("--predict", seven, "--model", network, "--output-dir", "")
     assert code == 0 and out.endswith("in predictions.png\n")
     assert (seven.parent / "predictions.png").exists()
+
+
+def test_patterns_that_the_shell_left_as_they_are_name_pictures(main, seven, network):
+    options = ["--model", network, "--output-dir", seven.parent / "output"]
+    code, out, err = main("--predict", seven.parent / "*.png", *options)
+    assert (code, err) == (0, "") and out.startswith(f"{seven}: 7  (")
+
+
+def test_a_picture_is_drawn_from_what_was_read_even_if_it_is_gone(
+    main, seven, network, monkeypatch
+):
+    read = dr.read_picture
+
+    def read_and_delete(path, model):
+        reading = read(path, model)
+        path.unlink()
+        return reading
+
+    monkeypatch.setattr(dr, "read_picture", read_and_delete)
+    code, _, err = main("--predict", seven, "--model", network, "--output-dir", seven.parent)
+    assert (code, err) == (0, "") and (seven.parent / "predictions.png").exists()
+
+
+def test_a_picture_with_damaged_exif_data_is_read_without_turning_it(digits, network, tmp_path):
+    page = Image.fromarray(digits[0][0]).resize((200, 200))
+    page.save(tmp_path / "exif.png", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0")
+    assert dr.row_texts(dr.read_digits(tmp_path / "exif.png", dr.load_model(network))) == ["7"]
