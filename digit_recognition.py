@@ -381,10 +381,10 @@ def train_and_evaluate(settings):
 
 
 # ---------------------------------------------------------------------------- Other data sets
-DATA_FORM = "--data takes a folder of IDX files or an .npz; pictures and tables become one by "
+DATA_FORM = "--data takes a folder of IDX files, or an .npz file, which NumPy makes of arrays by "
 DATA_FORM += 'np.savez("set.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)'
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-# In that order. MNIST's test images are called t10k-images, those of other sets test-images.
+# A pattern for each of ARRAYS. MNIST's test images are in t10k-images, other sets' in test-images.
 IDX_FILES = ("*train-images*", "*train-labels*", "*[kt]-images*", "*[kt]-labels*")
 
 
@@ -405,21 +405,20 @@ def read_idx(folder, pattern):
 
 def check_part(images, labels):
     """Return grey images as uint8 (n, height, width), labels as uint8 (n,), or raise ValueError."""
+    if images.dtype.kind not in "buif" or labels.dtype.kind not in "buif":
+        raise ValueError(f"images are {images.dtype}, labels {labels.dtype}, not numbers")
     if images.shape[3:] == (1,):
         images = images[..., 0]
-    if labels.ndim == 2 and labels.shape[1] > 1:
-        labels = labels.argmax(axis=1)
-    if images.ndim != 3 or images.size == 0 or labels.size != len(images):
-        raise ValueError(f"no (n, height, width) and (n,): {images.shape} and {labels.shape}")
-    if images.dtype.kind not in "buif" or not 0 <= images.min() <= images.max() <= 255:
-        found = f"{images.dtype} from {images.min()} to {images.max()}"
-        raise ValueError(f"pixels are {found}, not numbers from 0 to 255")
-    if labels.dtype.kind not in "buif" or not np.isin(labels, range(100)).all():
+    if labels.shape[1:] > (1,) and (labels.sum(axis=1) == 1).all():
+        labels = labels.argmax(axis=1)  # they are one-hot
+    if images.ndim != 3 or images.size == 0 or not len(images) == len(labels) == labels.size:
+        raise ValueError(f"shapes {images.shape}, {labels.shape} are not (n, height, width), (n,)")
+    if not 0 <= images.min() <= images.max() <= 255:
+        raise ValueError(f"pixels are from {images.min()} to {images.max()}, not from 0 to 255")
+    if not np.isin(labels, range(100)).all():
         raise ValueError("labels are not whole numbers from 0 to 99")
     if images.max() <= 1:
         images = np.rint(images * np.float32(255))
-    elif images.max() < 64:
-        print(f"Pixels are from {images.min()} to {images.max()}; 0 to 255 are expected")
     return images.astype(np.uint8), labels.astype(np.uint8).ravel()
 
 
@@ -439,21 +438,21 @@ def read_arrays(path):
             print("EMNIST's images are stored transposed: they are turned upright")
             x_train, x_test = x_train.swapaxes(1, 2), x_test.swapaxes(1, 2)
     else:
-        # NumPy alone would take what is no archive for a pickle, and say so.
+        # Without ZipFile, NumPy would report any other file as a pickle.
         with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as stored:
-            if not set(ARRAYS) <= set(stored.files):
-                raise ValueError(f"it has the arrays {', '.join(stored.files)}")
             x_train, y_train, x_test, y_test = (stored[name] for name in ARRAYS)
     training, test = check_part(x_train, y_train), check_part(x_test, y_test)
+    if training[0].max() < 64:
+        print(f"The brightest pixel of the training images is {training[0].max()}, not 255")
     if training[0].shape[1:] != test[0].shape[1:] or test[1].max() > training[1].max():
-        raise ValueError("its test images have another size, or labels that are not trained")
+        raise ValueError("its test images have another size, or labels absent from training")
     return training, test
 
 
 def load_model(path, image_shape=(28, 28, 1)):
     """Return the Keras model in a .keras file (its code is never run); InputError if unfit."""
     try:
-        with zipfile.ZipFile(path):  # Keras calls a damaged file missing
+        with zipfile.ZipFile(path):  # Keras reports a damaged file as missing
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
         output = np.asarray(model(np.zeros((1, *model.input_shape[1:]))))
         if output.ndim != 2 or not np.isclose(output.sum(), 1):
@@ -467,11 +466,11 @@ def load_model(path, image_shape=(28, 28, 1)):
 
 def evaluate_trained(settings):
     """Evaluate the trained model on the test images of a data set."""
-    _, _, (images, labels), classes = load_data(settings.data, settings.limit)
+    _, (images, labels) = read_data_set(settings.data) if settings.data else load_mnist()
+    images, labels = images[: settings.limit, ..., np.newaxis], labels[: settings.limit]
     model = load_model(settings.model, images.shape[1:])
-    if classes > model.output_shape[1]:
-        known = model.output_shape[1]
-        raise InputError(f"{settings.model} knows {known} classes, but the data set has {classes}")
+    if labels.max() >= model.output_shape[1]:
+        raise InputError(f"{settings.model} does not know the label {labels.max()}")
     folder = settings.output_dir / "evaluation"
     evaluate(model, images, labels, folder, {"settings": vars(settings)})
 
@@ -485,11 +484,11 @@ def without_transparency(image):
     image = image.convert("RGBA")
     white, black = (Image.new("RGBA", image.size, color) for color in ("white", "black"))
     on_white, on_black = (Image.alpha_composite(ground, image) for ground in (white, black))
-    return max(on_white.convert("L"), on_black.convert("L"), key=np.ptp)
+    return max(on_white.convert("L"), on_black.convert("L"), key=np.std)
 
 
 def open_grey(source):
-    """Return a grey, upright Pillow image, and how many pixels of the original a pixel of it is.
+    """Return a grey, upright Pillow image, and its scale: original pixels per pixel.
 
     source: a path, a Pillow image, or an array, uint8 (height, width) or (height, width, 1).
     """
@@ -514,13 +513,13 @@ def open_grey(source):
 def dark_on_light(image):
     """Yield the grey Pillow image if its writing may be dark, its negative if it may be light."""
     small = np.asarray(image.resize((128, 128), Image.BOX), np.float32)
-    excess = small - ndimage.gaussian_filter(small, 16)
+    contrast = small - ndimage.gaussian_filter(small, 16)
     median = np.median(small)
     # Even in deep shadow, paper is as bright as its surroundings: only dark strokes lower those.
-    if median >= 64 or np.median(excess) > -0.1 * excess.std():
+    if median >= 64 or np.median(contrast) > -0.1 * contrast.std():
         yield image
     # Strokes differ most from their surroundings: dark ones skew the differences to the negative.
-    if median <= 160 and skew(excess, axis=None) >= -1:
+    if median <= 160 and skew(contrast, axis=None) >= -1:
         yield ImageOps.invert(image)
 
 
@@ -542,7 +541,8 @@ def without_lines(ink, length):
     """Return ink, float (height, width), without thin straight lines of at least length pixels."""
     lines = np.zeros_like(ink)
     for across, along in (((9, 1), (1, length)), ((1, 9), (length, 1))):
-        line = ndimage.grey_opening(ndimage.grey_dilation(ink, across), along)  # or slanted a bit
+        wide = ndimage.grey_dilation(ink, across)  # so that a line may be slightly slanted
+        line = ndimage.grey_opening(wide, along)
         thin = ink - ndimage.grey_opening(ink, across)  # what crosses a line is not thin
         lines = np.maximum(lines, np.minimum(line, thin))
     return ink - lines
@@ -557,7 +557,7 @@ def without_boxes(ink):
         depth = min(own.shape) // 5  # a round 0 covers less of its four sides to this depth
         margins = own[:depth], own[-depth:], own.T[:depth], own.T[-depth:]
         if depth > 2 and all(margin.any(axis=0).mean() > 0.83 for margin in margins):
-            box = np.pad(plain[place], 8)  # or its sides would not be thin
+            box = np.pad(plain[place], 8)  # so that sides at its edge count as thin
             plain[place] = without_lines(box, round(0.8 * min(own.shape)))[8:-8, 8:-8]
     return plain
 
@@ -575,8 +575,8 @@ def lift_ink(page):
     grain = np.median(abs(np.diff(ink, axis=0)))
     ink = (ink - np.median(ink)).clip(0)  # grain makes the closing too bright
     plain = without_lines(ink, 150)  # longer than the strokes of a digit, in pixels
-    # The level of strokes: a mean in which paper hardly counts, but well above the grain. Where it
-    # is 2.6, strokes on white paper are darker than it by 41 of 255 grey levels or more.
+    # The level of strokes: a mean in which paper hardly counts, but well above the grain. The floor
+    # of 2.6 is a stroke 41 of 255 grey levels darker than white paper.
     level = max(np.average(plain, weights=plain**1.5 + 1e-9), 27 * grain, 2.6)
     return np.minimum(plain / level, without_boxes(ink / level))
 
@@ -590,7 +590,7 @@ Part = namedtuple("Part", "left top width height ink sharpness is_cut")
 def connected_parts(ink, near):
     """Return the parts of ink, float (height, width), that the mask near connects."""
     components, _ = ndimage.label(near, np.ones((3, 3)))  # corners touch
-    # With the soft edges around them.
+    # Each part grows by a pixel, its soft edge; what is not beside ink is dropped.
     components = np.where(components, components, ndimage.maximum_filter(components, 3))
     components = components * ndimage.binary_dilation(ink > EDGE)
     steepness = ndimage.gaussian_gradient_magnitude(ink, 1)
@@ -673,7 +673,7 @@ def to_mnist_form(ink):
 
 
 # ------------------------------------------------------------------- Your own images: the reading
-CONFIDENT = 0.8  # of the validation images 2.2 % are below, with three of four mistakes
+CONFIDENT = 0.8  # 2 % of the validation images score lower, with three quarters of the mistakes
 
 # A digit that was read: probabilities, float32 (classes,), of which the label has the highest; the
 # box's left, top, width, height in pixels of the upright original; the image that the network saw.
@@ -696,7 +696,7 @@ def classify(parts, scale, model):
 
 
 def evidence(digits):
-    """Return how much speaks for a reading: sure digits, and large ones more than small ones."""
+    """Return how convincing a reading is: confident digits count, large ones more than small."""
     total = 0
     for digit in digits:
         # 0.7 says nothing. If size counted in proportion, a blot would outweigh a page of digits.
@@ -706,13 +706,14 @@ def evidence(digits):
 
 
 def is_writing(digits, share):
-    """Return whether digits, which are this share of the ink, are more than lines and edges."""
+    """Return whether digits, with this share of all ink, are writing, not lines and edges."""
     sure = [digit for digit in digits if digit.label != 1 and digit.probability >= CONFIDENT]
     if len(sure) >= 3:
         return True
     if share < 0.5 or not any(digit.probability >= 0.4 for digit in digits):
         return False
-    return len(sure) > 0 or len(into_rows(digits)) == 1  # not the pieces of a line
+    # Uncertain digits and 1s in several rows are the pieces of a line.
+    return len(sure) > 0 or len(into_rows(digits)) == 1
 
 
 def into_rows(digits):
@@ -828,11 +829,12 @@ def find_images(paths):
     found = []
     matches = []
     for path in paths:  # the Command Prompt on Windows leaves * and ~ to the program
-        matches += sorted(glob.glob(os.path.expanduser(path))) or [path]
+        name = os.path.expanduser(path)
+        matches += [name] if os.path.exists(name) else sorted(glob.glob(name)) or [path]
     for path in map(Path, matches):
         files = sorted(path.glob("[!.]*")) if os.path.isdir(path) else []
         images = [file for file in files if file.suffix.lower() in known]
-        skipped = [file.name for file in files if file not in images]
+        skipped = [file.name for file in files if file.suffix.lower() not in known]
         if skipped:
             print_error(f"{path}: skipped {', '.join(skipped)}; save pictures as PNG or JPEG")
         found += images or [path]
@@ -862,9 +864,9 @@ def predict(settings):
         plot_readings(readings).savefig(settings.output_dir / "predictions.png", dpi=120)
         if not settings.json:
             print(f"Drawn, the first 20 at most, in {settings.output_dir / 'predictions.png'}")
-    if paths and labelled and not settings.json:
+    if labelled and not settings.json:
         print(f"correct: {sum(results)} of {len(paths)} ({sum(results) / len(paths):.1%})")
-    return 0 if paths and len(results) == len(paths) else 1
+    return 0 if len(results) == len(paths) else 1
 
 
 # ---------------------------------------------------------------------------- A pad to draw on
@@ -899,7 +901,7 @@ class Pad:
 
     def end_stroke(self, stroke):
         """Keep the stroke, a list of (x, y), if one was being drawn."""
-        self.lasso.verts = None  # whatever the mouse does until it is pressed again
+        self.lasso.verts = None  # ignores the mouse until it is pressed again
         if stroke:
             self.strokes.append(stroke)
             self.show()
@@ -1017,7 +1019,7 @@ def parse_settings(arguments=None):
     if settings.model and not (settings.evaluate or settings.predict or settings.draw):
         parser.error("--model is for --evaluate, --predict and --draw; training creates a new one")
     settings.model = settings.model or settings.output_dir / "model.keras"
-    settings.show = settings.show and not settings.json  # JSON is for programs
+    settings.show = settings.show and not settings.json  # JSON is for other programs
     return settings
 
 
@@ -1030,7 +1032,7 @@ def windows_open():
     """Return whether Matplotlib can open windows; if it cannot, have it only save figures."""
     try:
         plt.close(plt.figure())
-    except Exception as error:  # many types, of toolkits that are not whole
+    except Exception as error:  # many types, of incomplete toolkits
         print_error(f"figures are saved but cannot be shown: {error}")
         plt.switch_backend("agg")
     backend = plt.get_backend().lower()  # a notebook's inline backend shows figures by itself
@@ -1056,7 +1058,8 @@ def run(settings):
     keras.config.set_floatx("float32")
     if not settings.show:
         plt.switch_backend("agg")
-    windows, code = settings.show and windows_open(), 0
+    windows = settings.show and windows_open()
+    code = 0
     if settings.predict:
         code = predict(settings)
     elif settings.evaluate:
@@ -1080,9 +1083,10 @@ def main(arguments=None):
     except (InputError, OSError) as error:
         print_error(error)
     except (MemoryError, tf.errors.ResourceExhaustedError):
-        print_error("not enough memory; lower --batch-size or --limit")
+        print_error("not enough memory; lower --batch-size or --limit, or use smaller images")
     except KeyboardInterrupt:
-        resume = (settings.output_dir / "unfinished").exists()
+        training = not (settings.predict or settings.evaluate or settings.draw)
+        resume = training and (settings.output_dir / "unfinished").exists()
         print_error("interrupted; --resume continues the training" if resume else "interrupted")
         return 130
     return 1

@@ -173,9 +173,9 @@ def test_files_in_folders_of_their_names_do_not_hide_those_beside_them(tmp_path,
 def test_pixels_of_another_range_are_named(tmp_path, small, capsys):
     np.savez(tmp_path / "dark.npz", **(small | {"x_train": small["x_train"] // 16}))
     dr.read_data_set(tmp_path / "dark.npz")
-    assert "Pixels are from 0 to 15; 0 to 255 are expected" in capsys.readouterr().out
+    assert "The brightest pixel of the training images is 15, not 255" in capsys.readouterr().out
     np.savez(tmp_path / "signed.npz", **(small | {"x_train": small["x_train"] - 128.0}))
-    with pytest.raises(dr.InputError, match=r"pixels are float64 from -128.0 to 127.0, not num"):
+    with pytest.raises(dr.InputError, match=r"pixels are from -128.0 to 127.0, not"):
         dr.read_data_set(tmp_path / "signed.npz")
 
 
@@ -212,9 +212,9 @@ def test_a_bad_file_of_a_folder_is_named_and_its_remedy_whole(tmp_path, small):
     assert str(caught.value).endswith(dr.DATA_FORM)
 
 
-def test_an_npz_of_other_arrays_is_refused_with_their_names(tmp_path, small):
+def test_an_npz_of_other_arrays_is_refused(tmp_path, small):
     np.savez(tmp_path / "set.npz", images=small["x_train"], labels=small["y_train"])
-    with pytest.raises(dr.InputError, match=r"set.npz: it has the arrays images, labels; --data"):
+    with pytest.raises(dr.InputError, match=r"set.npz: .*x_train.*; --data takes"):
         dr.load_data(tmp_path / "set.npz")
 
 
@@ -225,7 +225,7 @@ def test_tables_and_pictures_are_refused_with_the_call_that_makes_what_is_taken(
         (tmp_path / name / "7.png").write_bytes(b"PNG")
     else:
         (tmp_path / name).write_text("7,0,0,0\n")
-    with pytest.raises(dr.InputError, match=r'pictures and tables.* np.savez\("set.npz", x_train='):
+    with pytest.raises(dr.InputError, match=r'by np.savez\("set.npz", x_train='):
         dr.load_data(tmp_path / name)
 
 

@@ -40,8 +40,8 @@ UNFIT = {  # what is changed, and what the line says
         "takes images of (28, 28, 1), not of (24, 28, 1)",
     ),
     "labels": (
-        lambda a: {"y_train": a["y_train"] + 5},
-        "knows 10 classes, but the data set has 15",
+        lambda a: {name: a[name] + 5 for name in ("y_train", "y_test")},
+        "does not know the label 14",
     ),
     "no test images": (lambda a: {"x_test": a["x_test"][:0], "y_test": a["y_test"][:0]}, "(0, 28"),
 }
