@@ -18,6 +18,7 @@ import os
 import platform
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import warnings
@@ -955,9 +956,6 @@ def draw(settings):
 
 
 # -------------------------------------------------------------------------------- Command line
-BROWSER = "python -m pip install tornado, and set the environment variable MPLBACKEND=webagg"
-
-
 def positive_integer(text):
     """Return the positive integer that an argument stands for."""
     if not text.isdecimal() or int(text) == 0:
@@ -1030,14 +1028,18 @@ def print_error(error):
 
 def windows_open():
     """Return whether Matplotlib can open windows; if it cannot, have it only save figures."""
-    try:
-        plt.close(plt.figure())
-    except Exception as error:  # many types, of incomplete toolkits
-        print_error(f"figures are saved but cannot be shown: {error}")
+    backend = plt.get_backend()
+    no_windows = backend_registry.list_builtin(BackendFilter.NON_INTERACTIVE)
+    if backend.lower() in no_windows or "inline" in backend:  # a notebook shows figures by itself
+        return False
+    # In a process of its own, since a toolkit that lacks a library may abort the process.
+    check = [sys.executable, "-c", "import matplotlib.pyplot as plt; plt.figure()"]
+    surroundings = os.environ | {"MPLBACKEND": backend}
+    result = subprocess.run(check, env=surroundings, capture_output=True, text=True)
+    if result.returncode != 0:
+        print_error(f"figures are saved but cannot be shown: {result.stderr[-200:]}")
         plt.switch_backend("agg")
-    backend = plt.get_backend().lower()  # a notebook's inline backend shows figures by itself
-    without_windows = backend_registry.list_builtin(BackendFilter.NON_INTERACTIVE)
-    return backend not in without_windows and "inline" not in backend
+    return result.returncode == 0
 
 
 def show_windows():
@@ -1065,7 +1067,8 @@ def run(settings):
     elif settings.evaluate:
         evaluate_trained(settings)
     elif settings.draw and not windows:
-        raise InputError(f"--draw needs a display (python3-tk on Linux) or a browser: {BROWSER}")
+        needs = "a display (python3-tk on Linux), or a browser, tornado and MPLBACKEND=webagg"
+        raise InputError(f"--draw needs {needs}")
     elif settings.draw:
         draw(settings)
     else:
