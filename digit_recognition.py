@@ -360,7 +360,6 @@ def train_and_evaluate(settings):
         print(f"No training image has one of the labels {missing}")
     y_train = keras.utils.to_categorical(y_train, classes)  # label smoothing needs one-hot labels
     y_val = keras.utils.to_categorical(y_val, classes)
-
     keras.utils.set_random_seed(settings.seed)
     try:
         model = build_model(x_train.shape[1:], classes, settings)
@@ -1037,7 +1036,7 @@ def windows_open():
     surroundings = os.environ | {"MPLBACKEND": backend}
     result = subprocess.run(check, env=surroundings, capture_output=True, text=True)
     if result.returncode != 0:
-        print_error(f"figures are saved but cannot be shown: {result.stderr[-200:]}")
+        print_error(f"figures are saved, but {backend} cannot show them: {result.stderr[-200:]}")
         plt.switch_backend("agg")
     return result.returncode == 0
 
