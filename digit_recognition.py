@@ -381,15 +381,14 @@ def train_and_evaluate(settings):
 
 
 # ---------------------------------------------------------------------------- Other data sets
-DATA_FORM = "--data takes a folder of IDX files, or an .npz file, which NumPy makes of arrays by "
-DATA_FORM += 'np.savez("set.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)'
+DATA_FORM = 'np.savez("set.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)'
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 # A pattern for each of ARRAYS. MNIST's test images are in t10k-images, other sets' in test-images.
 IDX_FILES = ("*train-images*", "*train-labels*", "*[kt]-images*", "*[kt]-labels*")
 
 
 def read_idx(folder, pattern):
-    """Return the uint8 array in the folder's one IDX file (yann.lecun.com/exdb/mnist) that fits."""
+    """Return the uint8 array in the one IDX file (yann.lecun.com/exdb/mnist) like pattern."""
     files = [file for file in folder.glob(pattern) if file.is_file() and file.name[0] != "."]
     names = sorted(file.name for file in files)
     if len({name.removesuffix(".gz") for name in names}) != 1:
@@ -426,8 +425,9 @@ def read_data_set(path):
     """Return (x_train, y_train), (x_test, y_test) of the data set at path, or raise InputError."""
     try:
         return read_arrays(path)
-    except Exception as error:  # damaged files raise many kinds
-        raise InputError(f"{path}: {error}; {DATA_FORM}") from None
+    except Exception as error:  # many types, of a damaged file
+        advice = f"--data takes a folder of IDX files, or what NumPy saves by {DATA_FORM}"
+        raise InputError(f"{path}: {error}; {advice}") from None
 
 
 def read_arrays(path):
@@ -457,8 +457,8 @@ def load_model(path, image_shape=(28, 28, 1)):
         output = np.asarray(model(np.zeros((1, *model.input_shape[1:]))))
         if output.ndim != 2 or not np.isclose(output.sum(), 1):
             raise ValueError("its output is not (n, classes) of probabilities")
-    except Exception as error:  # a file that is no model raises whatever Keras and h5py think of
-        raise InputError(f"{path}: no model; train one, or name it by --model: {error}") from None
+    except Exception as error:  # many types, of a file that is no model
+        raise InputError(f"{path}: no model; train one, or name one by --model: {error}") from None
     if model.input_shape[1:] != image_shape:
         raise InputError(f"{path} takes images of {model.input_shape[1:]}, not of {image_shape}")
     return model
@@ -602,8 +602,7 @@ def connected_parts(ink, near):
         own = np.where(components[place] == number, ink[place], 0)
         sharpness = np.percentile(steepness[place][own > 0], 80)
         is_cut = (own[border[place]] > EDGE).any()
-        corner = place[1].start, place[0].start
-        parts.append(Part(*corner, *own.shape[::-1], own, sharpness, is_cut))
+        parts.append(Part(place[1].start, place[0].start, *own.shape[::-1], own, sharpness, is_cut))
     return parts
 
 

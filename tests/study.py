@@ -1,8 +1,8 @@
 """Measure what each setting does: python tests/study.py
 
 Trains every row of STUDY with three seeds, a run on each core, and puts the table into
-tests/README.md and its picture beside README's. It goes on where it was stopped, from
-output/study.jsonl; whoever changes the script deletes that file first. `--row TEXT` runs, and
+tests/README.md and its picture beside README's. It continues after an interruption,
+from output/study.jsonl; delete that file after a change of the script. `--row TEXT` runs, and
 prints, only the rows whose command contains TEXT.
 """
 

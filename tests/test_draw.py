@@ -151,7 +151,7 @@ def test_a_stroke_that_reaches_the_edge_of_the_paper_is_read(hand):
     assert hand.title == "1"
 
 
-def test_ink_without_a_digit_is_called_that(hand, monkeypatch):
+def test_the_pad_says_when_it_finds_no_digit(hand, monkeypatch):
     def find_nothing(*_):
         raise dr.InputError("no digit stands out from the paper")
 

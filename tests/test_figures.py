@@ -41,7 +41,7 @@ def test_the_axis_of_a_single_epoch_shows_that_epoch():
         assert [tick for tick in axis.get_xticks() if 0.5 < tick < 1.5] == [1]
 
 
-def test_each_digit_says_what_it_was_read_as_and_what_it_is(mnist):
+def test_each_image_has_its_predicted_and_its_true_label(mnist):
     images, labels = (array[:3] for array in mnist[1])
     probabilities = np.eye(10)[[labels[0], (labels[1] + 1) % 10, labels[2]]] * 0.9
     figure = dr.plot_digits(images, labels, probabilities)

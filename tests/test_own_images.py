@@ -570,7 +570,7 @@ def test_many_bad_images_are_a_line_each_and_no_warning(bad_images, network, tmp
     assert len(lines) == 13 and all(line.startswith("digit_recognition.py: ") for line in lines)
 
 
-def test_no_model_a_file_that_is_none_and_one_of_another_shape_are_one_line(main, tmp_path, small):
+def test_a_missing_a_wrong_and_an_unfit_model_file_are_one_line_each(main, tmp_path, small):
     (tmp_path / "text.keras").write_text("no model")
     other = keras.Sequential([keras.Input((32, 32, 1)), keras.layers.Flatten()])
     other.save(tmp_path / "other.keras")
@@ -637,7 +637,7 @@ def a_digit(label, probability, classes):
     return dr.Digit(label, probability, probabilities, (5, 5, 20, 30), image)
 
 
-def test_labels_of_two_figures_are_parted_by_spaces_and_drawn_row_by_row(tmp_path):
+def test_spaces_separate_labels_of_two_figures_which_are_drawn_row_by_row(tmp_path):
     rows = [[a_digit(12, 1, 47), a_digit(3, 1, 47)], [a_digit(40, 1, 47)]]
     line = dr.describe("a.png", rows, None, as_json=False)
     assert line == "a.png: 12 3 / 40  (12 100.0 %, 3 100.0 %, 40 100.0 %)"

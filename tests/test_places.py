@@ -287,7 +287,7 @@ MODELS = {  # how it is made, and what the line says
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_that_is_none_is_called_that(main, seven, network, name):
+def test_a_file_that_is_not_a_model_is_refused(main, seven, network, name):
     make, expected = MODELS[name]
     path = seven.parent / "model.keras"
     make(path, keras.saving.load_model(network))
@@ -314,7 +314,7 @@ def test_what_cannot_be_read_in_a_folder_is_named_and_dots_are_passed_over(main,
     assert err.count("\n") == 1 and f"{seven.parent}: skipped IMG_1.HEIC, more; " in err
 
 
-def test_a_folder_without_pictures_is_called_that(main, tmp_path, network):
+def test_a_folder_without_pictures_is_named(main, tmp_path, network):
     code, out, err = main("--predict", tmp_path, "--model", network)
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert f"{tmp_path}: a folder without pictures; save some as PNG or JPEG" in err
