@@ -587,13 +587,15 @@ def lift_ink(page):
 Part = namedtuple("Part", "left top width height ink sharpness is_cut")
 
 
-def connected_parts(ink, near):
-    """Return the parts of ink, float (height, width), that the mask near connects."""
+def connected_parts(ink, steepness, near):
+    """Return the parts of ink, float (height, width), that the mask near connects.
+
+    steepness is the magnitude of the ink's gradient.
+    """
     components, _ = ndimage.label(near, np.ones((3, 3)))  # corners touch
     # Each part grows by a pixel, its soft edge; what is not beside ink is dropped.
     components = np.where(components, components, ndimage.maximum_filter(components, 3))
     components = components * ndimage.binary_dilation(ink > EDGE)
-    steepness = ndimage.gaussian_gradient_magnitude(ink, 1)
     border = np.pad(np.zeros(np.subtract(ink.shape, 2), bool), 1, constant_values=True)
     parts = []
     for number, place in enumerate(ndimage.find_objects(components), start=1):
@@ -643,12 +645,15 @@ def cut_apart(near, parts, usual):
 def find_digits(page):
     """Return the digits of a grey Pillow image, a list of parts, and their share of its ink."""
     ink = lift_ink(page)
+    steepness = ndimage.gaussian_gradient_magnitude(ink, 1)
     near = ndimage.binary_dilation(ink > EDGE, np.ones((7, 1)))  # a 5's bar is above its bowl
-    parts = [part for part in connected_parts(ink, near) if may_be_digit(part, ink.shape)]
+    parts = connected_parts(ink, steepness, near)
+    parts = [part for part in parts if may_be_digit(part, ink.shape)]
     usual = usual_height(parts)
     cut = cut_apart(near, parts, usual)
     if (cut != near).any():
-        parts = [part for part in connected_parts(ink, cut) if may_be_digit(part, ink.shape)]
+        parts = connected_parts(ink, steepness, cut)
+        parts = [part for part in parts if may_be_digit(part, ink.shape)]
     parts = [part for part in parts if max(14, 0.5 * usual) < part.height < 2.5 * usual]
     written = sum(np.count_nonzero(part.ink > EDGE) for part in parts)
     return parts, written / max(1, np.count_nonzero(ink > EDGE))
@@ -806,7 +811,10 @@ def as_page(rows):
     """Return what the network saw of rows of digits, side by side: uint8 (height, width)."""
     longest = max(len(row) for row in rows)
     blank = np.zeros((28, 28), np.uint8)
-    return np.block([[d.image for d in row] + [blank] * (longest - len(row)) for row in rows])
+    images = []
+    for row in rows:
+        images.append([digit.image for digit in row] + [blank] * (longest - len(row)))
+    return np.block(images)
 
 
 def plot_readings(readings):
