@@ -68,6 +68,12 @@ def write_digit(ink, height, slant, pen):
     return big[np.ix_(big.max(axis=1) > 0.2, big.max(axis=0) > 0.2)]
 
 
+def lay(digit, ink, top, left):
+    """Lay a digit on ink, float of a larger shape, in place; the stronger ink stays."""
+    area = ink[top : top + digit.shape[0], left : left + digit.shape[1]]
+    area[...] = np.maximum(area, digit)
+
+
 def write_rows(shape, rows, height, writers, rng, gaps=(0.1, 0.5)):
     """Return ink, float32 of a shape, with rows of digits as long as rows says, and their text.
 
@@ -91,10 +97,9 @@ def write_rows(shape, rows, height, writers, rng, gaps=(0.1, 0.5)):
                 break
             top = round(np.clip(place - digit.shape[0] / 2, 2, spare[0]))
             column = round(np.clip(left, 2, spare[1]))
-            bottom, right = top + digit.shape[0], column + digit.shape[1]
-            ink[top:bottom, column:right] = np.maximum(ink[top:bottom, column:right], digit)
+            lay(digit, ink, top, column)
             word += str(labels[which])
-            left = right + rng.uniform(*gaps) * height
+            left = column + digit.shape[1] + rng.uniform(*gaps) * height
         text.append(word)
     return ink, text
 
@@ -200,8 +205,7 @@ def draw_form(rng):
             spare = np.subtract((room, width), digit.shape)
             place = (top, left) + spare * rng.uniform(0.1, 0.9, 2)
             y, x = np.round(np.clip(place, 0, np.subtract(shape, digit.shape))).astype(int)
-            area = ink[y : y + digit.shape[0], x : x + digit.shape[1]]
-            area[...] = np.maximum(area, digit)
+            lay(digit, ink, y, x)
             word += str(labels[which])
         text.append(word)
     return lit(ink, rng), text
@@ -311,9 +315,7 @@ def draw_fine(rng):
         while digit is None or ndimage.label(~np.pad(digit, 1))[1] - 1 != HOLES[labels[which]]:
             which = rng.integers(len(labels))  # thin lines may not close a 9, or cross in a 2
             digit = trace_digit(images[which], height * rng.uniform(0.85, 1.15), pen)
-        top, column = round(height - digit.shape[0] / 2), round(left)
-        place = np.s_[top : top + digit.shape[0], column : column + digit.shape[1]]
-        ink[place] = np.maximum(ink[place], digit)
+        lay(digit, ink, round(height - digit.shape[0] / 2), round(left))
         text += str(labels[which])
         left += digit.shape[1] + rng.uniform(0.2, 0.5) * height
     if rng.random() < 0.5:  # a pen; else a paint program
@@ -347,9 +349,7 @@ def draw_turned(rng):
             size = height * rng.uniform(0.85, 1.15)
             digit = write_digit(images[which], size, rng.uniform(-0.1, 0.2), 0)
             middle = (1.75 + apart * number + rng.uniform(-0.08, 0.08)) * height
-            top, column = round(middle - digit.shape[0] / 2), round(left)
-            place = np.s_[top : top + digit.shape[0], column : column + digit.shape[1]]
-            ink[place] = np.maximum(ink[place], digit)
+            lay(digit, ink, round(middle - digit.shape[0] / 2), round(left))
             word += str(labels[which])
             left += digit.shape[1] + rng.uniform(0.15, 0.4) * height
         text.append(word)
@@ -372,17 +372,13 @@ def draw_uneven(rng):
         upright = [image.any(axis=1).sum() > 18 for image in images[:500]]
         whiches[-1] = rng.choice(np.flatnonzero(upright))
         sizes[-1] = height * rng.uniform(0.5, 0.7)
-    ink, left = (
-        np.zeros((round(3.5 * height), round((1.4 * count + 2) * height)), np.float32),
-        height,
-    )
+    shape = round(3.5 * height), round((1.4 * count + 2) * height)
+    ink, left = np.zeros(shape, np.float32), height
     for which, size in zip(whiches, sizes, strict=True):
         digit = write_digit(images[which], size, rng.uniform(-0.1, 0.2), rng.uniform(-0.02, 0.03))
         # Small digits stand on the line or hang from its top; tall ones reach below it.
         top = round((0.7 + rng.uniform(0, 0.1)) * height + rng.random() * max(0, height - size))
-        column = round(left)
-        area = ink[top : top + digit.shape[0], column : column + digit.shape[1]]
-        area[...] = np.maximum(area, digit)
+        lay(digit, ink, top, round(left))
         left += digit.shape[1] + rng.uniform(0.15, 0.45) * height
     return lit(ink, rng), ["".join(map(str, labels[whiches]))]
 
