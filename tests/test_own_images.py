@@ -83,7 +83,7 @@ def scikit_learn_digits(step=18):
 def test_digits_of_other_writers_are_read(model):
     images, labels = scikit_learn_digits()
     sources = [Image.fromarray(np.uint8(255 * enlarge(image, 128))) for image in images]
-    assert share_read(sources, labels, model) > 0.87
+    assert share_read(sources, labels, model) > 0.9
 
 
 def test_digits_of_other_writers_are_read_on_noisy_unevenly_lit_paper(model):
@@ -95,7 +95,7 @@ def test_digits_of_other_writers_are_read_on_noisy_unevenly_lit_paper(model):
         )
         for i in images
     ]
-    assert share_read(sources, labels, model) > 0.87
+    assert share_read(sources, labels, model) > 0.9
 
 
 @pytest.mark.parametrize(
@@ -375,8 +375,7 @@ def test_a_table_or_a_shadow_is_no_digit(digits, model, kind):
     else:
         rows, columns = np.indices(grey.shape)
         grey[rows + 2 * columns > 1500] *= 0.55
-    # One digit, which the edge of the shadow crosses, may be read as two.
-    assert pages.distance(text, read(Image.fromarray(np.uint8(grey)), model)) <= 2
+    assert pages.distance(text, read(Image.fromarray(np.uint8(grey)), model)) <= 1
 
 
 def test_a_page_of_print_or_texture_ends_soon(model):
