@@ -542,7 +542,7 @@ def blank_rows(model, first_seed=16000):
         none = doubtful = 0
         for seed in range(first_seed, first_seed + BLANK_SHEETS):
             try:
-                rows = dr.read_digits(draw(seed), model)
+                rows = dr.read_digits(draw(seed), model).rows
             except dr.InputError:
                 none += 1
                 continue
@@ -565,7 +565,7 @@ def page_rows(model, first_seed=16000):
             page, rows = draw_page(kind, seed)
             wanted = sum(map(len, rows))
             try:
-                found = "\n".join(dr.row_texts(dr.read_digits(page, model)))
+                found = "\n".join(dr.row_texts(dr.read_digits(page, model).rows))
             except dr.InputError:
                 found = ""
             total += wanted

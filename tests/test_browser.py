@@ -66,4 +66,5 @@ def test_a_digit_drawn_in_a_browser_is_saved_and_read(browser, address, tmp_path
         if line.startswith("Saved "):
             break
     model = dr.load_model(network)
-    assert dr.row_texts(dr.read_digits(tmp_path / "drawing-1.png", model)) == ["1"]
+    (drawing,) = tmp_path.glob("drawing-*.png")
+    assert dr.row_texts(dr.read_digits(drawing, model).rows) == ["1"]

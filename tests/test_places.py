@@ -304,14 +304,14 @@ def test_names_that_cannot_be_read_do_not_end_the_reading_of_others(main, seven,
     assert code == 1 and out.startswith(f"{seven}: 7") and err.count("\n") == 2
 
 
-def test_what_cannot_be_read_in_a_folder_is_named_and_dots_are_passed_over(main, seven, network):
+def test_what_cannot_be_read_in_a_folder_is_named_but_not_what_is_hidden(main, seven, network):
     (seven.parent / "IMG_1.HEIC").write_bytes(b"of a phone")
     (seven.parent / ".hidden.png").write_bytes(b"of a Mac")
     (seven.parent / "more").mkdir()
     options = ["--model", network, "--output-dir", seven.parent.parent / "output"]
     code, out, err = main("--predict", seven.parent, *options)
-    assert code == 0 and out.startswith(f"{seven}: 7")
-    assert err.count("\n") == 1 and f"{seven.parent}: skipped IMG_1.HEIC, more; " in err
+    assert code == 1 and out.startswith(f"{seven}: 7")
+    assert err.count("\n") == 1 and f"{seven.parent / 'IMG_1.HEIC'}: cannot identify" in err
 
 
 def test_a_folder_without_pictures_is_named(main, tmp_path, network):
@@ -345,8 +345,8 @@ def test_what_is_no_picture_gets_one_sentence(network, source):
 def test_an_array_with_a_channel_is_read_as_one_without(mnist, network):
     image, model = mnist[1][0][0], dr.load_model(network)
     assert image.shape == (28, 28, 1)
-    assert dr.row_texts(dr.read_digits(image, model)) == ["7"]
-    assert dr.row_texts(dr.read_digits(image[..., 0], model)) == ["7"]
+    assert dr.row_texts(dr.read_digits(image, model).rows) == ["7"]
+    assert dr.row_texts(dr.read_digits(image[..., 0], model).rows) == ["7"]
 
 
 def test_an_empty_output_folder_is_the_current_one(main, seven, network, monkeypatch):
@@ -365,14 +365,14 @@ def test_patterns_that_the_shell_left_as_they_are_name_pictures(main, seven, net
 def test_a_picture_is_drawn_from_what_was_read_even_if_it_is_gone(
     main, seven, network, monkeypatch
 ):
-    read = dr.read_picture
+    read = dr.read_digits
 
     def read_and_delete(path, model):
         reading = read(path, model)
         path.unlink()
         return reading
 
-    monkeypatch.setattr(dr, "read_picture", read_and_delete)
+    monkeypatch.setattr(dr, "read_digits", read_and_delete)
     code, _, err = main("--predict", seven, "--model", network, "--output-dir", seven.parent)
     assert (code, err) == (0, "") and (seven.parent / "predictions.png").exists()
 
@@ -380,4 +380,4 @@ def test_a_picture_is_drawn_from_what_was_read_even_if_it_is_gone(
 def test_a_picture_with_damaged_exif_data_is_read_without_turning_it(digits, network, tmp_path):
     page = Image.fromarray(digits[0][0]).resize((200, 200))
     page.save(tmp_path / "exif.png", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0")
-    assert dr.row_texts(dr.read_digits(tmp_path / "exif.png", dr.load_model(network))) == ["7"]
+    assert dr.row_texts(dr.read_digits(tmp_path / "exif.png", dr.load_model(network)).rows) == ["7"]
