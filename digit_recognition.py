@@ -1014,11 +1014,12 @@ def windows_open():
     if backend.lower() in no_windows or "inline" in backend:  # a notebook shows figures by itself
         return False
     # In a process of its own, since a toolkit that lacks a library may abort the process.
-    check = [sys.executable, "-c", "import matplotlib.pyplot as plt; plt.figure()"]
+    check = "import sys; sys.tracebacklimit = 0; import matplotlib.pyplot as plt; plt.figure()"
     surroundings = os.environ | {"MPLBACKEND": backend}
-    result = subprocess.run(check, env=surroundings, capture_output=True, text=True)
+    command = [sys.executable, "-c", check]
+    result = subprocess.run(command, env=surroundings, capture_output=True, text=True)
     if result.returncode != 0:
-        print_error(f"figures are saved, but {backend} cannot show them: {result.stderr[-200:]}")
+        print_error(f"figures are saved, but {backend} cannot show them: {result.stderr}")
         plt.switch_backend("agg")
     return result.returncode == 0
 
