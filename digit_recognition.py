@@ -211,7 +211,7 @@ def prepare_backups(settings):
         unfinished.mkdir(parents=True)
         record.write_text(current)
     elif not record.exists() or record.read_text() != current:
-        raise InputError(f"{unfinished} has no run with these options; omit --resume")
+        raise InputError(f"{unfinished} has no run with these options; fix them or omit --resume")
     return unfinished
 
 
@@ -261,7 +261,7 @@ def print_report(labels, probabilities, metrics):
     print(f"Test loss: {metrics['test_loss']:.4f} (without label smoothing)")
     accuracy, (low, high) = metrics["test_accuracy"], metrics["test_interval"]
     wrong = f"{metrics['test_errors']} of {metrics['test_images']} wrong"
-    interval = f"95 % interval {100 * low:.2f}-{100 * high:.2f} %"
+    interval = f"95 % confidence interval {100 * low:.2f}-{100 * high:.2f} %"
     print(f"Test accuracy: {100 * accuracy:.2f} % ({wrong}, {interval})", flush=True)
 
 
@@ -345,7 +345,7 @@ def evaluate(model, images, labels, folder, details):
     details["machine"] = f"{platform.platform()}, {os.cpu_count()} cores, Python {sys.version}"
     details["versions"] = {module.__name__: module.__version__ for module in (tf, keras, np)}
     (folder / "metrics.json").write_text(json.dumps(metrics | details, indent=1, default=str))
-    print(f"Saving to {folder}")
+    print(f"Saving results and figures to {folder}")
     print_report(labels, probabilities, metrics)
     plot_digits(images, labels, probabilities).savefig(folder / "sample_predictions.png", dpi=120)
     plot_confusion(labels, probabilities).savefig(folder / "confusion_matrix.png", dpi=120)
@@ -726,8 +726,8 @@ def read_digits(source, model):
     name = source if isinstance(source, str | Path) else "image"
     try:
         image, scale = open_grey(source)
-    except IsADirectoryError:
-        raise InputError(f"{name}: a folder without pictures; save some as PNG or JPEG") from None
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"{name}: no picture found; check the name") from None
     except Exception as error:  # many types, of a damaged file
         raise InputError(f"{name}: {error}; save it again, as a PNG or JPEG") from None
     candidates = []
@@ -847,7 +847,7 @@ def predict(settings):
         settings.output_dir.mkdir(parents=True, exist_ok=True)
         plot_readings(readings).savefig(settings.output_dir / "predictions.png", dpi=120)
         if not settings.json:
-            print(f"Drawn, the first 20 at most, in {settings.output_dir / 'predictions.png'}")
+            print(f"See {settings.output_dir / 'predictions.png'} (the first 20 pictures at most)")
     if labelled and not settings.json:
         print(f"correct: {sum(results)} of {len(paths)} ({sum(results) / len(paths):.1%})")
     return 0 if len(results) == len(paths) else 1
@@ -979,7 +979,7 @@ def parse_settings(arguments=None):
     add("--resume", action="store_true", help="continue an interrupted run; repeat its options")
 
     group = parser.add_argument_group("use a trained model instead of training one")
-    group.add_argument("--model", type=Path, metavar="FILE", help="a .keras file (default: saved)")
+    group.add_argument("--model", type=Path, metavar="FILE", help="(default: FOLDER/model.keras)")
     group.add_argument("--json", action="store_true", help="print what --predict reads as JSON")
     add = group.add_mutually_exclusive_group().add_argument
     add("--evaluate", action="store_true", help="evaluate it on --data")

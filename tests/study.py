@@ -125,7 +125,7 @@ def table(pairs, results):
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for question, row in pairs:
         runs = [results[row, seed] for seed in SEEDS]
-        columns = [question, f"`{row}`" if row else "nothing else"]
+        columns = [question, f"`{row}`" if row else "no option"]
         for part in ("val", "test"):
             mean, deviation = percentages(runs, part)
             columns.append(f"{mean:.2f} ({deviation:.2f})")
@@ -155,7 +155,7 @@ def plot(pairs, results):
 def plot_question(axis, question, rows, results):
     """Draw a point with an error bar for each row, and its seconds at the right edge."""
     axis.set_title(question, loc="left", fontsize=9)
-    labels = [textwrap.fill(row, 50, break_on_hyphens=False) or "nothing else" for row in rows]
+    labels = [textwrap.fill(row, 50, break_on_hyphens=False) or "no option" for row in rows]
     axis.set_yticks(range(len(rows)), labels, fontsize=8)
     axis.set_ylim(len(rows) - 0.5, -0.5)  # the first row on top
     axis.grid(axis="x", alpha=0.3)

@@ -32,7 +32,7 @@ def test_a_run_prints_summary_history_and_answer_and_saves_all(finished, metrics
     ]
     answer = process.stdout.splitlines()[-1]
     found = re.fullmatch(
-        r"Test accuracy: (\S+) % \((\d+) of 10000 wrong, 95 % interval .* %\)", answer
+        r"Test accuracy: (\S+) % \((\d+) of 10000 wrong, 95 % confidence interval .* %\)", answer
     )
     assert float(found[1]) == round(100 * metrics["test_accuracy"], 2) > 95
     assert int(found[2]) == metrics["test_errors"]

@@ -604,7 +604,7 @@ def test_the_command_line_prints_a_line_an_image_and_draws_a_picture(
     monkeypatch.chdir(tmp_path)
     code, out, err = main("--predict", "my scans", "--output-dir", "out", "--model", network)
     assert (code, out.count("\n"), err) == (0, 2, "")
-    assert out.endswith(f"Drawn, the first 20 at most, in {Path('out', 'predictions.png')}\n")
+    assert out.endswith(f"See {Path('out', 'predictions.png')} (the first 20 pictures at most)\n")
     assert out.startswith(f"{Path('my scans', 'two$_$.PNG')}: 70  (7 ") and " %, 0 " in out
     with Image.open(tmp_path / "out" / "predictions.png") as picture:
         picture.load()

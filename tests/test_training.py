@@ -169,7 +169,7 @@ def test_a_new_run_forgets_the_interrupted_one(main, interrupted):
 def test_resume_with_other_options_is_refused_in_one_line(main, interrupted, other):
     code, _, err = main(*SHORT, interrupted, "--epochs", 4, "--resume", *other)
     assert code == 1 and err.count("\n") == 1
-    assert "unfinished has no run with these options; omit --resume" in err
+    assert "unfinished has no run with these options; fix them or omit --resume" in err
     assert (interrupted / "unfinished").exists()
 
 
