@@ -383,12 +383,12 @@ def train_and_evaluate(settings):
 # ---------------------------------------------------------------------------- Other data sets
 DATA_FORM = 'np.savez("set.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)'
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-# A pattern for each of ARRAYS. MNIST's test images are in t10k-images, other sets' in test-images.
+# A name of each of ARRAYS. MNIST's test images are in t10k-images, other sets' in test-images.
 IDX_FILES = ("*train-images*", "*train-labels*", "*[kt]-images*", "*[kt]-labels*")
 
 
 def read_idx(folder, pattern):
-    """Return the uint8 array in the one IDX file (yann.lecun.com/exdb/mnist) like pattern."""
+    """Return the uint8 array in the only IDX file (yann.lecun.com/exdb/mnist) like pattern."""
     files = [file for file in folder.glob(pattern) if file.is_file() and file.name[0] != "."]
     names = sorted(file.name for file in files)
     if len({name.removesuffix(".gz") for name in names}) != 1:
@@ -397,7 +397,7 @@ def read_idx(folder, pattern):
     with opened(folder / names[0], "rb") as file:
         content = file.read()
     if content[:3] != b"\0\0\x08":
-        raise ValueError(f"{names[0]} begins with {content[:3].hex()}; IDX files of bytes: 000008")
+        raise ValueError(f"{names[0]} begins with {content[:3].hex()}, not 000008 (IDX, bytes)")
     shape = np.frombuffer(content, ">u4", count=content[3], offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + shape.nbytes).reshape(shape)
 
@@ -406,9 +406,9 @@ def check_part(images, labels):
     """Return grey images as uint8 (n, height, width), labels as uint8 (n,), or raise ValueError."""
     if images.dtype.kind not in "buif" or labels.dtype.kind not in "buif":
         raise ValueError(f"images are {images.dtype}, labels {labels.dtype}, not numbers")
-    if images.shape[3:] == (1,):
+    if images.ndim == 4 and images.shape[3] == 1:
         images = images[..., 0]
-    if labels.shape[1:] > (1,) and (labels.sum(axis=1) == 1).all():
+    if labels.ndim == 2 and labels.shape[1] > 1 and (labels.sum(axis=1) == 1).all():
         labels = labels.argmax(axis=1)  # they are one-hot
     if images.ndim != 3 or images.size == 0 or not len(images) == len(labels) == labels.size:
         raise ValueError(f"shapes {images.shape}, {labels.shape} are not (n, height, width), (n,)")
@@ -427,10 +427,10 @@ def read_data_set(path):
         if path.is_dir():
             x_train, y_train, x_test, y_test = (read_idx(path, pattern) for pattern in IDX_FILES)
             if any(path.glob("emnist-*")):
-                print("EMNIST's images are stored transposed: they are turned upright")
+                print("EMNIST's images are stored transposed, and are now turned upright")
                 x_train, x_test = x_train.swapaxes(1, 2), x_test.swapaxes(1, 2)
         else:
-            # Without ZipFile, NumPy would report any other file as a pickle.
+            # NumPy alone would report any other file as a pickle.
             with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as stored:
                 x_train, y_train, x_test, y_test = (stored[name] for name in ARRAYS)
         training, test = check_part(x_train, y_train), check_part(x_test, y_test)
@@ -451,7 +451,7 @@ def load_model(path, image_shape=(28, 28, 1)):
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
         output = np.asarray(model(np.zeros((1, *model.input_shape[1:]))))
         if output.ndim != 2 or not np.isclose(output.sum(), 1):
-            raise ValueError("its output is not (n, classes) of probabilities")
+            raise ValueError("its output is not a probability for each class")
     except Exception as error:  # many types, of a file that is no model
         raise InputError(f"{path}: no model; train one, or name one by --model: {error}") from None
     if model.input_shape[1:] != image_shape:
@@ -465,7 +465,7 @@ def evaluate_trained(settings):
     images, labels = images[: settings.limit, ..., np.newaxis], labels[: settings.limit]
     model = load_model(settings.model, images.shape[1:])
     if labels.max() >= model.output_shape[1]:
-        raise InputError(f"{settings.model} does not know the label {labels.max()}")
+        raise InputError(f"{settings.model} has no output for the label {labels.max()}")
     folder = settings.output_dir / "evaluation"
     evaluate(model, images, labels, folder, {"settings": vars(settings)})
 
@@ -475,7 +475,7 @@ Image.MAX_IMAGE_PIXELS = 250_000_000  # some phones take photos of 200 megapixel
 
 
 def without_transparency(image):
-    """Return a Pillow image in grey, laid on white or black, whichever gives more contrast."""
+    """Return a Pillow image in grey, on white or black, whichever gives more contrast."""
     image = image.convert("RGBA")
     white, black = (Image.new("RGBA", image.size, color) for color in ("white", "black"))
     on_white, on_black = (Image.alpha_composite(ground, image) for ground in (white, black))
@@ -483,7 +483,7 @@ def without_transparency(image):
 
 
 def open_grey(source):
-    """Return a grey, upright Pillow image, and its scale: original pixels per pixel.
+    """Return a grey, upright Pillow image, and its scale: how many original pixels a pixel spans.
 
     source: a path, a Pillow image, or an array, uint8 (height, width) or (height, width, 1).
     """
@@ -495,7 +495,7 @@ def open_grey(source):
         image.draft("L", (1700, 1700))  # decodes a large JPEG at a fraction of its size
     with contextlib.suppress(Exception):  # its EXIF data may be damaged
         image = ImageOps.exif_transpose(image)
-    if image.mode[0] in "IF":  # 16 bits and more, which convert() would clip
+    if image.mode[0] in "IF":  # more than 8 bits, which convert() would clip
         values = np.asarray(image, np.float32) - np.min(image)
         image = Image.fromarray(np.uint8(255 * values / max(values.max(), 1e-9)))
     image = without_transparency(image) if image.has_transparency_data else image.convert("L")
@@ -579,8 +579,7 @@ def lift_ink(page):
 
 
 # -------------------------------------------------------------------- Your own images: the digits
-# A connected part of the ink: its place in pixels; its ink, float (height, width), 0 elsewhere;
-# whether the page's border cuts it.
+# A connected part of a page's ink: its place, its own ink, whether the page's border cuts it.
 Part = namedtuple("Part", "left top width height ink is_cut")
 
 
@@ -590,14 +589,14 @@ def may_be_digit(part, ink):
         return False
     around = ink[part.top : part.top + part.height, part.left : part.left + part.width]
     steepness = ndimage.gaussian_gradient_magnitude(around, 1)
-    if np.percentile(steepness[part.ink > 0], 80) <= 0.1:  # the ink of a shade falls gently
+    if np.percentile(steepness[part.ink > 0], 80) <= 0.1:  # a shadow has soft edges
         return False
-    # What goes on beyond the border is an edge or a fold, unless it fills the picture.
+    # What the border cuts is a fold or the edge of something, unless it fills the picture.
     return not part.is_cut or part.ink.size > min(ink.shape) ** 2 / 4
 
 
 def possible_digits(ink, near):
-    """Return the parts of ink, float (height, width), connected by the mask near: maybe digits."""
+    """Return the parts that may be digits: ink, float (height, width), joined by the mask near."""
     border = np.pad(np.zeros(np.subtract(ink.shape, 2), bool), 1, constant_values=True)
     components, _ = ndimage.label(near, np.ones((3, 3)))  # corners touch
     # Each part grows by a pixel, its soft edge; what is not beside ink is dropped.
@@ -632,7 +631,7 @@ def cut_apart(near, parts, usual):
 def find_digits(page):
     """Return the digits of a grey Pillow image, a list of parts, and their share of its ink."""
     ink = lift_ink(page)
-    near = ndimage.binary_dilation(ink > EDGE, np.ones((7, 1)))  # a 5's bar is above its bowl
+    near = ndimage.binary_dilation(ink > EDGE, np.ones((7, 1)))  # joins a 5 and its bar
     parts = possible_digits(ink, near)
     heights = [part.height for part in parts]
     usual = int(np.median(np.repeat(heights, heights))) if parts else 0  # specks count little
@@ -646,8 +645,8 @@ def find_digits(page):
 
 def to_mnist_form(ink):
     """Return a digit's ink, float (height, width), as MNIST has it: uint8 (28, 28)."""
-    # The area of a line over half its outline is its width. A fine pen's is made a twelfth of the
-    # digit: MNIST's are about a tenth.
+    # The width of a line is its area over half its outline. Thin lines are widened to a twelfth of
+    # the digit's size: MNIST's are about a tenth.
     outline = np.hypot(*np.gradient(ink)).sum()
     missing = round(max(ink.shape) / 12 - 2 * ink.sum() / max(outline, 1e-9))
     if missing > 0:
@@ -655,8 +654,7 @@ def to_mnist_form(ink):
     # Scaled into 20 x 20 and centred by its mass (LeCun et al., 1998, section III.A).
     image = Image.fromarray(np.uint8(np.clip(280 * ink - 55, 0, 255)))  # ink from 0.2 to 1.1
     image = image.crop(image.point(lambda value: 255 * (value > 60)).getbbox())
-    size = [max(round(20 * side / max(image.size)), 1) for side in image.size]
-    digit = np.asarray(ImageOps.autocontrast(image.resize(size)))
+    digit = np.asarray(ImageOps.autocontrast(ImageOps.contain(image, (20, 20))))
     top, left = np.rint(ndimage.center_of_mass(digit)).astype(int)
     return np.pad(digit, 14)[top : top + 28, left : left + 28]  # 14 on either side of the centre
 
@@ -668,7 +666,7 @@ CONFIDENT = 0.8  # 2 % of the validation images score lower, with three quarters
 # box's left, top, width, height in pixels of the upright original; the image that the network saw;
 # whether the border of the picture cuts it.
 Digit = namedtuple("Digit", "label probability probabilities box image is_cut")
-# What was read in a picture: rows of digits; the grey picture; pixels of the original in its pixel.
+# What was read in a picture: rows of digits, the grey picture, and its scale (see open_grey).
 Reading = namedtuple("Reading", "rows image scale")
 
 
@@ -689,7 +687,7 @@ def evidence(digits, share):
     """Return how convincing digits with this share of all ink are: confident and large ones."""
     total = 0
     for digit in digits:
-        # 0.7 says nothing. If size counted in proportion, a blot would outweigh a page of digits.
+        # A probability of 0.7 counts as 0. Size counts less than in proportion, lest a blot win.
         weight = (digit.probability - 0.7) * max(digit.box[2:]) ** 0.6
         total += 0.6 * weight if digit.label == 1 else weight  # many edges look like a 1
     return total * share**0.5
@@ -701,15 +699,15 @@ def is_writing(digits, share):
     if len(sure) >= 3:
         return True
     if any(digit.is_cut for digit in digits):
-        # Few digits reach the border only if they fill the picture.
-        return share > 0.9 and len(digits) in (1, len(sure))
+        # One or two digits reach the border only if they fill the picture.
+        return share > 0.9 and (len(digits) == 1 or len(digits) == len(sure))
     # Uncertain digits and 1s in several rows are the pieces of a line.
     in_a_row = len(into_rows(digits)) == 1 and max(digit.probability for digit in digits) >= 0.4
     return share > 0.6 and (len(sure) > 0 or in_a_row)
 
 
 def into_rows(digits):
-    """Return digits in rows, from left to right: each joins the row whose last digit is level."""
+    """Return digits in rows, from left to right: each joins the row whose last digit is as high."""
     usual = np.median([digit.box[3] for digit in digits])
     rows = []
     for digit in sorted(digits, key=lambda digit: digit.box):
@@ -727,26 +725,25 @@ def read_digits(source, model):
     try:
         image, scale = open_grey(source)
     except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"{name}: no picture found; check the name") from None
+        raise InputError(f"{name}: no picture; name one, or a folder of pictures") from None
     except Exception as error:  # many types, of a damaged file
         raise InputError(f"{name}: {error}; save it again, as a PNG or JPEG") from None
-    candidates = []
+    candidates = {}  # readings by how convincing they are
     for page in dark_on_light(image):
         for copy in pyramid(page):
             parts, share = find_digits(copy)
             if parts:
                 digits = classify(parts, scale * max(image.size) / max(copy.size), model)
                 if is_writing(digits, share):
-                    candidates.append((evidence(digits, share), digits))
+                    candidates[evidence(digits, share)] = digits
     if not candidates:
-        raise InputError(f"{name}: no digit stands out from the paper; write larger or darker")
-    _, best = max(candidates, key=lambda candidate: candidate[0])
-    return Reading(into_rows(best), image, scale)
+        raise InputError(f"{name}: no digit stands out from the paper; write larger or clearer")
+    return Reading(into_rows(candidates[max(candidates)]), image, scale)
 
 
 # --------------------------------------------------------------------- Your own images: --predict
 def row_texts(rows, doubt=""):
-    """Return a text for each row of digits, with the mark of doubt after doubtful ones."""
+    """Return a text for each row of digits, with the text doubt after each doubtful one."""
     texts = []
     for row in rows:
         words = [f"{digit.label}{'' if digit.probability >= CONFIDENT else doubt}" for digit in row]
@@ -784,7 +781,7 @@ def plot_reading(axes, reading):
         left, top, *size = digit.box
         axes.add_patch(plt.Rectangle((left, top), *size, fill=False, color=color))
         axes.text(left, top, digit.label, color=color, fontsize=9, ha="right", va="bottom")
-    # All of a page would be so small that the labels cover the writing.
+    # Zoom in: on a whole page, the labels would cover the writing.
     lefts, tops, widths, heights = np.transpose([digit.box for digit in digits])
     around = 2 * max(widths.max(), heights.max())
     axes.set_xlim(max(0, lefts.min() - around), min(width, (lefts + widths).max() + around))
@@ -816,12 +813,16 @@ def plot_readings(readings):
 
 def find_images(paths):
     """Return the paths of images, in place of each folder those in it, in the order of names."""
-    found = []
+    found, known = [], Image.registered_extensions()
     for path in paths:
         name = os.path.expanduser(path)  # Windows leaves ~ and * to the program
-        for match in map(Path, sorted(glob.glob(name)) or [name]):
+        names = [name] if os.path.exists(name) else sorted(glob.glob(name)) or [name]
+        for match in map(Path, names):
             files = sorted(match.glob("[!.]*")) if os.path.isdir(match) else []
-            found += [file for file in files if file.is_file()] or [match]
+            images = [file for file in files if file.suffix.lower() in known]
+            if len(images) < len(files):
+                print_error(f"{match}: {len(files) - len(images)} files skipped; need PNG or JPEG")
+            found += images or [match]
     return found
 
 
@@ -891,7 +892,7 @@ class Pad:
             self.show()
 
     def act(self, key):
-        """Do what a key or a button stands for."""
+        """Carry out the command of a key or a button."""
         self.end_stroke(self.lasso.verts)
         if key == "c":
             self.strokes.clear()
@@ -925,8 +926,11 @@ class Pad:
         self.canvas.draw_idle()
 
 
-def draw(settings):
-    """Open a window with a pad in it."""
+def draw(settings, windows):
+    """Open a window with a pad in it, or raise InputError if windows cannot open."""
+    if not windows:
+        needs = "a display (python3-tk on Linux), or a browser, tornado and MPLBACKEND=webagg"
+        raise InputError(f"--draw needs {needs}")
     # Matplotlib's other keys would give the pad's a second meaning.
     others = [name for name in plt.rcParams.find_all("keymap") if name != "keymap.quit"]
     plt.rcParams.update({name: [] for name in others}, toolbar="None")
@@ -973,9 +977,9 @@ def parse_settings(arguments=None):
     add("--epochs", **one, default=5, help="passes over the training images (default: 5)")
     add("--batch-size", **one, default=128, help="images per training step (default: 128)")
     add("--optimizer", choices=OPTIMIZERS, default="adam", help="(default: adam)")
-    add("--learning-rate", type=float, metavar="RATE", help="its peak (default: by optimizer)")
+    add("--learning-rate", type=float, metavar="RATE", help="peak (default: depends on optimizer)")
     add("--no-augment", dest="augment", action="store_false", help="train on unchanged images")
-    add("--seed", type=int, default=0, metavar="N", help="of random numbers (default: 0)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of random numbers (default: 0)")
     add("--resume", action="store_true", help="continue an interrupted run; repeat its options")
 
     group = parser.add_argument_group("use a trained model instead of training one")
@@ -1026,12 +1030,11 @@ def windows_open():
 
 def show_windows():
     """Show all figures in windows that fit on a laptop's screen, until they are closed."""
-    for number in plt.get_fignums():
-        figure = plt.figure(number)
+    for figure in map(plt.figure, plt.get_fignums()):
         width, height = figure.get_size_inches()
         figure.dpi = min(figure.dpi, 1300 / width, 650 / height)
     if __name__ == "__main__":
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Tk would wait for the mouse to move
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # else Tk waits for the mouse to move
     plt.show(block=True)
 
 
@@ -1048,11 +1051,8 @@ def run(settings):
         code = predict(settings)
     elif settings.evaluate:
         evaluate_trained(settings)
-    elif settings.draw and not windows:
-        needs = "a display (python3-tk on Linux), or a browser, tornado and MPLBACKEND=webagg"
-        raise InputError(f"--draw needs {needs}")
     elif settings.draw:
-        draw(settings)
+        draw(settings, windows)
     else:
         train_and_evaluate(settings)
     if windows:

@@ -208,7 +208,7 @@ def test_a_bad_file_of_a_folder_is_named_and_its_remedy_whole(tmp_path, small):
     file.write_bytes(b"no IDX")
     with pytest.raises(dr.InputError) as caught:
         dr.load_data(tmp_path)
-    assert str(caught.value).startswith(f"{tmp_path}: {file.name} begins with 6e6f20; IDX files")
+    assert str(caught.value).startswith(f"{tmp_path}: {file.name} begins with 6e6f20, not 000008")
     assert str(caught.value).endswith(dr.DATA_FORM)
 
 

@@ -41,7 +41,7 @@ UNFIT = {  # what is changed, and what the line says
     ),
     "labels": (
         lambda a: {name: a[name] + 5 for name in ("y_train", "y_test")},
-        "does not know the label 14",
+        "has no output for the label 14",
     ),
     "no test images": (lambda a: {"x_test": a["x_test"][:0], "y_test": a["y_test"][:0]}, "(0, 28"),
 }

@@ -281,8 +281,8 @@ MODELS = {  # how it is made, and what the line says
     "empty": (damaged(b""), "not a zip file"),
     "foreign": (damaged(b"\x89PNG" * 99), "not a zip file"),
     "cut": (cut, "not a zip file"),
-    "no probabilities": (without_softmax, "not (n, classes) of probabilities"),
-    "images": (of_images, "not (n, classes) of probabilities"),
+    "no probabilities": (without_softmax, "not a probability for each class"),
+    "images": (of_images, "not a probability for each class"),
 }
 
 
@@ -304,20 +304,20 @@ def test_names_that_cannot_be_read_do_not_end_the_reading_of_others(main, seven,
     assert code == 1 and out.startswith(f"{seven}: 7") and err.count("\n") == 2
 
 
-def test_what_cannot_be_read_in_a_folder_is_named_but_not_what_is_hidden(main, seven, network):
+def test_what_cannot_be_read_in_a_folder_is_counted_but_not_what_is_hidden(main, seven, network):
     (seven.parent / "IMG_1.HEIC").write_bytes(b"of a phone")
     (seven.parent / ".hidden.png").write_bytes(b"of a Mac")
     (seven.parent / "more").mkdir()
     options = ["--model", network, "--output-dir", seven.parent.parent / "output"]
     code, out, err = main("--predict", seven.parent, *options)
-    assert code == 1 and out.startswith(f"{seven}: 7")
-    assert err.count("\n") == 1 and f"{seven.parent / 'IMG_1.HEIC'}: cannot identify" in err
+    assert code == 0 and out.startswith(f"{seven}: 7")
+    assert err.count("\n") == 1 and f"{seven.parent}: 2 files skipped; need PNG or JPEG" in err
 
 
 def test_a_folder_without_pictures_is_named(main, tmp_path, network):
     code, out, err = main("--predict", tmp_path, "--model", network)
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert f"{tmp_path}: no picture found; check the name" in err
+    assert f"{tmp_path}: no picture; name one, or a folder of pictures" in err
 
 
 def test_of_several_pages_the_first_is_read(main, digits, tmp_path, network):
