@@ -47,7 +47,7 @@ def test_without_a_display_nothing_is_said_of_it(finished):
 
 # ------------------------------------------------------------------------------ interruptions
 
-LONG = ["--limit", "1500", "--epochs", "4", "--batch-size", "16", "--no-show"]
+LONG = ["--limit", "1000", "--epochs", "4", "--batch-size", "16", "--no-show"]
 needs_signals = pytest.mark.skipif(os.name == "nt", reason="Windows has no POSIX signals")
 
 
@@ -68,7 +68,7 @@ def test_a_terminal_sees_a_progress_bar(tmp_path):
     import pty  # Windows has none
 
     leader, follower = pty.openpty()
-    process = start(tmp_path, "--epochs", "2", stdout=follower)
+    process = start(tmp_path, "--epochs", "2", "--limit", "400", stdout=follower)
     os.close(follower)
     found = b""
     with contextlib.suppress(OSError):  # how Linux says that nobody writes to it any more

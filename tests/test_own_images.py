@@ -119,9 +119,9 @@ def test_mnist_digits_are_read_as_well_as_without_the_change(digits, model, chan
 
 
 def test_an_image_in_mnist_form_is_read_as_well_as_by_the_network(digits, model):
-    images, labels = digits[0][:250], digits[1][:250]
+    images, labels = digits[0][:125], digits[1][:125]
     plain = (model.predict(images[..., None], verbose=0).argmax(axis=1) == labels).mean()
-    assert share_read(map(Image.fromarray, images), labels, model) >= plain - 0.004
+    assert share_read(map(Image.fromarray, images), labels, model) >= plain - 0.008
 
 
 def test_the_form_is_that_of_mnist(digits, model):
@@ -308,15 +308,15 @@ def test_boxes_are_in_pixels_of_the_upright_original(digits, model, tmp_path):
     page = on_paper(ink, np.random.default_rng(0), 0.01)
     exif = Image.Exif()
     exif[0x0112] = 6
-    large = page.resize([12 * side for side in page.size])
+    large = page.resize([8 * side for side in page.size])
     large.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.jpg", exif=exif)
     # A digit may be found in a small copy, where it has 20 pixels: boxes are as exact as that.
     small = np.array(digits_in(page, model)[0].box)
     (digit,) = digits_in(tmp_path / "turned.jpg", model)
-    assert np.abs(np.array(digit.box) - 12 * small).max() < 72
+    assert np.abs(np.array(digit.box) - 8 * small).max() < 48
     opened = Image.open(tmp_path / "turned.jpg")
     first, again = (digits_in(opened, model)[0].box for _ in range(2))
-    assert np.abs(np.array(first) - 12 * small).max() < 72 and first == again
+    assert np.abs(np.array(first) - 8 * small).max() < 48 and first == again
 
 
 def test_rows_and_boxes_are_on_the_command_line(main, digits, network, tmp_path):
@@ -498,10 +498,10 @@ def test_a_page_in_deep_shadow_is_read_as_its_dark_strokes(digits, model):
 
 def test_most_blank_sheets_give_no_digit(model):
     found = []
-    for seed in range(12):
+    for seed in range(7):
         with contextlib.suppress(dr.InputError):
             found.append(dr.read_digits(pages.draw_blank(seed), model))
-    assert len(found) <= 3
+    assert len(found) <= 1
 
 
 @pytest.mark.parametrize("color", [0, 255])
