@@ -1,5 +1,6 @@
 """Places: consoles, shells, folders and files as they are on other people's machines."""
 
+import contextlib
 import os
 import shlex
 import signal
@@ -35,6 +36,8 @@ def seven(digits, tmp_path):
 
 def test_a_console_of_another_encoding_takes_every_name(seven, network):
     named = seven.rename(seven.with_name("é 数字.png"))
+    with contextlib.suppress(OSError):  # of file systems that take UTF-8 names only
+        named = named.rename(os.fsdecode(os.fsencode(seven.parent) + b"/\xff 7.png"))
     process = run_script(
         "--predict", named, seven.parent / "missing 数.png", "--model", network,
         "--output-dir", seven.parent / "ü 数", env=os.environ | {"PYTHONIOENCODING": "ascii"},
@@ -64,18 +67,6 @@ def test_without_stdout_it_reads_all_the_same(seven, network, tmp_path):
     process = run_with_closed(">&-", *words)
     assert (process.returncode, process.stderr) == (0, "")
     assert (tmp_path / "predictions.png").exists()
-
-
-def test_a_name_that_is_no_utf_8_is_read_and_drawn(seven, network):
-    named = os.fsdecode(os.fsencode(seven.parent) + b"/\xff 7.png")
-    try:
-        seven.rename(named)
-    except OSError:
-        pytest.skip("the file system takes UTF-8 names only")
-    options = ["--model", network, "--output-dir", seven.parent / "output"]
-    process = run_script("--predict", named, *options)
-    assert (process.returncode, process.stderr) == (0, "") and " 7.png: 7  (7 " in process.stdout
-    assert (seven.parent / "output" / "predictions.png").exists()
 
 
 # ------------------------------------------------------------------------------------ windows
