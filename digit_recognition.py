@@ -543,18 +543,17 @@ def without_lines(ink, length):
     return ink - lines
 
 
-def without_boxes(ink):
-    """Return ink, float (height, width), without boxes: parts with ink along all four sides."""
+def without_boxes(ink, least):
+    """Return ink, float (height, width), without boxes: parts over least along all four sides."""
     plain = ink.copy()
-    for threshold in (EDGE / 2, EDGE):
-        components, _ = ndimage.label(plain > threshold, np.ones((3, 3)))
-        for number, place in enumerate(ndimage.find_objects(components), start=1):
-            own = components[place] == number
-            depth = min(own.shape) // 5  # a round 0 covers less of its four sides to this depth
-            margins = own[:depth], own[-depth:], own.T[:depth], own.T[-depth:]
-            if depth > 2 and all(margin.any(axis=0).mean() > 0.83 for margin in margins):
-                box = np.pad(plain[place], 8)  # so that sides at its edge count as thin
-                plain[place] = without_lines(box, round(0.8 * min(own.shape)))[8:-8, 8:-8]
+    components, _ = ndimage.label(ink > least, np.ones((3, 3)))
+    for number, place in enumerate(ndimage.find_objects(components), start=1):
+        own = components[place] == number
+        depth = min(own.shape) // 5  # a round 0 covers less of its four sides to this depth
+        margins = own[:depth], own[-depth:], own.T[:depth], own.T[-depth:]
+        if depth > 2 and all(margin.any(axis=0).mean() > 0.83 for margin in margins):
+            box = np.pad(plain[place], 8)  # so that sides at its edge count as thin
+            plain[place] = without_lines(box, round(0.8 * min(own.shape)))[8:-8, 8:-8]
     return plain
 
 
@@ -575,7 +574,9 @@ def lift_ink(page):
     # The level of strokes: a mean in which paper hardly counts, but well above the grain. The floor
     # of 2.6 is a stroke 41 of 255 grey levels darker than white paper.
     level = max(np.average(plain, weights=plain**1.5 + 1e-9), 27 * grain, 2.6)
-    return np.minimum(plain / level, without_boxes(ink / level))
+    # Faint boxes need a low threshold; boxes that touch a shadow need a high one.
+    boxless = without_boxes(without_boxes(ink / level, EDGE / 2), EDGE)
+    return np.minimum(plain / level, boxless)
 
 
 # -------------------------------------------------------------------- Your own images: the digits
@@ -583,16 +584,15 @@ def lift_ink(page):
 Part = namedtuple("Part", "left top width height ink is_cut")
 
 
-def may_be_digit(part, ink):
-    """Return whether a part of a page's ink, float (height, width), may be a digit."""
+def may_be_digit(part, around, page_shape):
+    """Return whether a part may be a digit; around: all ink in its place, float (height, width)."""
     if max(part.width, part.height) < 7 or part.height > 170:  # smaller copies show larger digits
         return False
-    around = ink[part.top : part.top + part.height, part.left : part.left + part.width]
     steepness = ndimage.gaussian_gradient_magnitude(around, 1)
     if np.percentile(steepness[part.ink > 0], 80) <= 0.1:  # a shadow has soft edges
         return False
     # What the border cuts is a fold or the edge of something, unless it fills the picture.
-    return not part.is_cut or part.ink.size > min(ink.shape) ** 2 / 4
+    return not part.is_cut or part.ink.size > min(page_shape) ** 2 / 4
 
 
 def possible_digits(ink, near):
@@ -609,7 +609,7 @@ def possible_digits(ink, near):
         own = np.where(components[place] == number, ink[place], 0)
         is_cut = (own[border[place]] > EDGE).any()
         part = Part(place[1].start, place[0].start, *own.shape[::-1], own, is_cut)
-        if may_be_digit(part, ink):
+        if may_be_digit(part, ink[place], ink.shape):
             parts.append(part)
     return parts
 
@@ -618,8 +618,9 @@ def cut_apart(near, parts, usual):
     """Return the mask near without the places where parts, of touching digits, are thinnest."""
     near = near.copy()
     for part in parts:
-        count = round(part.width / (0.8 * max(usual, part.height)))
-        room = max(usual, part.height) // 4  # the cut may be so far from where equal shares meet
+        height = max(usual, part.height)
+        count = round(part.width / (0.8 * height))
+        room = height // 4  # the cut may be so far from where equal shares meet
         thickness = part.ink.sum(axis=0)
         for number in range(1, count):
             start = part.width * number // count - room
@@ -1019,9 +1020,8 @@ def windows_open():
         return False
     # In a process of its own, since a toolkit that lacks a library may abort the process.
     check = "import sys; sys.tracebacklimit = 0; import matplotlib.pyplot as plt; plt.figure()"
-    surroundings = os.environ | {"MPLBACKEND": backend}
-    command = [sys.executable, "-c", check]
-    result = subprocess.run(command, env=surroundings, capture_output=True, text=True)
+    env = os.environ | {"MPLBACKEND": backend}
+    result = subprocess.run([sys.executable, "-c", check], env=env, capture_output=True, text=True)
     if result.returncode != 0:
         print_error(f"figures are saved, but {backend} cannot show them: {result.stderr}")
         plt.switch_backend("agg")
