@@ -814,15 +814,17 @@ def plot_readings(readings):
 
 def find_images(paths):
     """Return the paths of images, in place of each folder those in it, in the order of names."""
-    found, known = [], Image.registered_extensions()
+    known = [suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN]
+    found = []
     for path in paths:
         name = os.path.expanduser(path)  # Windows leaves ~ and * to the program
         names = [name] if os.path.exists(name) else sorted(glob.glob(name)) or [name]
         for match in map(Path, names):
             files = sorted(match.glob("[!.]*")) if os.path.isdir(match) else []
             images = [file for file in files if file.suffix.lower() in known]
-            if len(images) < len(files):
-                print_error(f"{match}: {len(files) - len(images)} files skipped; need PNG or JPEG")
+            skipped = [file.name for file in files if file not in images]
+            if skipped:
+                print_error(f"{match}: skipped {', '.join(skipped)}; save pictures as PNG or JPEG")
             found += images or [match]
     return found
 

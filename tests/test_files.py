@@ -67,7 +67,7 @@ def fail(*_, **__):
     raise RuntimeError("out of order")
 
 
-@pytest.mark.parametrize("figure", ["plot_digits", "plot_history"])  # the first, the last
+@pytest.mark.parametrize("figure", ["plot_digits", "plot_confusion", "plot_history"])
 def test_after_a_figure_that_fails_model_history_metrics_and_answer_are_there(
     tmp_path, monkeypatch, capsys, figure
 ):

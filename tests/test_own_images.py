@@ -119,9 +119,9 @@ def test_mnist_digits_are_read_as_well_as_without_the_change(digits, model, chan
 
 
 def test_an_image_in_mnist_form_is_read_as_well_as_by_the_network(digits, model):
-    images, labels = digits[0][:125], digits[1][:125]
+    images, labels = digits[0][:250], digits[1][:250]
     plain = (model.predict(images[..., None], verbose=0).argmax(axis=1) == labels).mean()
-    assert share_read(map(Image.fromarray, images), labels, model) >= plain - 0.008
+    assert share_read(map(Image.fromarray, images), labels, model) >= plain - 0.004
 
 
 def test_the_form_is_that_of_mnist(digits, model):
@@ -601,9 +601,12 @@ def test_the_command_line_prints_a_line_an_image_and_draws_a_picture(
     folder.mkdir()
     page = row_of(digits[0][[0, 3]])
     Image.fromarray(np.uint8(255 * (1 - page))).save(folder / "two$_$.PNG")
+    for name in ("notes.txt", "scan.pdf"):  # Pillow can write the latter, but not read it
+        (folder / name).write_text("no image")
     monkeypatch.chdir(tmp_path)
     code, out, err = main("--predict", "my scans", "--output-dir", "out", "--model", network)
-    assert (code, out.count("\n"), err) == (0, 2, "")
+    assert (code, out.count("\n")) == (0, 2)
+    assert err.count("\n") == 1 and "my scans: skipped notes.txt, scan.pdf; " in err
     assert out.endswith(f"See {Path('out', 'predictions.png')} (the first 20 pictures at most)\n")
     assert out.startswith(f"{Path('my scans', 'two$_$.PNG')}: 70  (7 ") and " %, 0 " in out
     with Image.open(tmp_path / "out" / "predictions.png") as picture:
