@@ -791,12 +791,10 @@ def plot_reading(axes, reading):
 
 def as_page(rows):
     """Return what the network saw of rows of digits, side by side: uint8 (height, width)."""
-    longest = max(len(row) for row in rows)
-    blank = np.zeros((28, 28), np.uint8)
-    images = []
-    for row in rows:
-        images.append([digit.image for digit in row] + [blank] * (longest - len(row)))
-    return np.block(images)
+    strips = [np.hstack([digit.image for digit in row]) for row in rows]
+    width = max(strip.shape[1] for strip in strips)
+    padded = [np.pad(strip, ((0, 0), (0, width - strip.shape[1]))) for strip in strips]
+    return np.vstack(padded)
 
 
 def plot_readings(readings):
