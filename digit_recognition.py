@@ -522,6 +522,8 @@ def pyramid(page):
     """Yield a grey Pillow image, enlarged if it is small, and smaller and smaller copies of it."""
     if min(page.size) >= 8 and max(page.size) < 130:
         page = ImageOps.contain(page, (130, 130))
+    elif 250 <= max(page.size) < 400:  # if it has rows, its digits have few pixels
+        page = ImageOps.scale(page, 2)
     smallest = np.clip(max(page.size) / 8, 60, 100)  # smaller copies show only a page's edges
     while min(page.size) >= 8 and max(page.size) > smallest:
         yield page
@@ -634,8 +636,8 @@ def find_digits(page):
     ink = lift_ink(page)
     near = ndimage.binary_dilation(ink > EDGE, np.ones((7, 1)))  # joins a 5 and its bar
     parts = possible_digits(ink, near)
-    heights = [part.height for part in parts]
-    usual = int(np.median(np.repeat(heights, heights))) if parts else 0  # specks count little
+    heights = [part.height for part in parts if part.height > 14]  # others are specks
+    usual = int(np.percentile(heights, 50, method="higher")) if heights else 0
     wide = [part for part in parts if part.width >= 1.5 * max(usual, part.height)]
     if wide:
         parts = possible_digits(ink, cut_apart(near, wide, usual))
@@ -699,12 +701,13 @@ def is_writing(digits, share):
     sure = [digit for digit in digits if digit.label != 1 and digit.probability >= CONFIDENT]
     if len(sure) >= 3:
         return True
+    if max(digit.probability for digit in digits) < 0.4:
+        return False
     if any(digit.is_cut for digit in digits):
         # One or two digits reach the border only if they fill the picture.
         return share > 0.9 and (len(digits) == 1 or len(digits) == len(sure))
     # Uncertain digits and 1s in several rows are the pieces of a line.
-    in_a_row = len(into_rows(digits)) == 1 and max(digit.probability for digit in digits) >= 0.4
-    return share > 0.6 and (len(sure) > 0 or in_a_row)
+    return share > 0.6 and (len(sure) > 0 or len(into_rows(digits)) == 1)
 
 
 def into_rows(digits):
@@ -931,7 +934,7 @@ def draw(settings, windows):
     """Open a window with a pad in it, or raise InputError if windows cannot open."""
     if not windows:
         needs = "a display (python3-tk on Linux), or a browser, tornado and MPLBACKEND=webagg"
-        raise InputError(f"--draw needs {needs}")
+        raise InputError(f"--draw opens a window, without --no-show; it needs {needs}")
     # Matplotlib's other keys would give the pad's a second meaning.
     others = [name for name in plt.rcParams.find_all("keymap") if name != "keymap.quit"]
     plt.rcParams.update({name: [] for name in others}, toolbar="None")
