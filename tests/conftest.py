@@ -34,6 +34,13 @@ def run_script(*arguments, cwd=None, timeout=120, **options):
     return subprocess.run(command, cwd=cwd, timeout=timeout, capture_output=True, **options)
 
 
+def start_script(*arguments, **options):
+    """Start the script in a new Python; return the process, its output unbuffered text."""
+    command = [sys.executable, "-u", str(SCRIPT), *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, **(pipes | options))
+
+
 @pytest.fixture(scope="session")
 def mnist():
     """The bundled data set, (x_train, y_train), (x_test, y_test): images (n, 28, 28, 1)."""

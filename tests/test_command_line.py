@@ -5,7 +5,6 @@ import gzip
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 import zipfile
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SCRIPT
+from conftest import start_script
 from test_data import idx, write_idx
 from test_files import OUTPUTS
 
@@ -47,65 +46,31 @@ def test_without_a_display_nothing_is_said_of_it(finished):
 
 # ------------------------------------------------------------------------------ interruptions
 
-LONG = ["--limit", "1000", "--epochs", "4", "--batch-size", "16", "--no-show"]
-needs_signals = pytest.mark.skipif(os.name == "nt", reason="Windows has no POSIX signals")
-
-
-def start(folder, *more, stdout=subprocess.PIPE):
-    command = [sys.executable, str(SCRIPT), *LONG, "--output-dir", str(folder), *more]
-    return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(process, word):
-    for line in process.stdout:
-        if line.startswith(word):
-            return
-    raise AssertionError(f"{word} never came: {process.stderr.read()}")
-
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
-def test_a_terminal_sees_a_progress_bar(tmp_path):
+def test_a_terminal_sees_a_progress_bar_until_ctrl_c_which_names_resume(tmp_path):
     import pty  # Windows has none
 
     leader, follower = pty.openpty()
-    process = start(tmp_path, "--epochs", "2", "--limit", "400", stdout=follower)
+    options = ["--limit", "4000", "--epochs", "200", "--batch-size", "16", "--no-show"]
+    process = start_script(*options, "--output-dir", tmp_path, stdout=follower)
     os.close(follower)
-    found = b""
+    found, pressed = b"", 0
     with contextlib.suppress(OSError):  # how Linux says that nobody writes to it any more
         while part := os.read(leader, 65536):
             found += part
+            # In the middle of an epoch: where TensorFlow prepares the next one, an interrupt can
+            # end in an error of its own. Once more after a while: one press was lost twice.
+            if b"Epoch 2/200" in found and time.monotonic() > pressed + 5:
+                time.sleep(0.3)
+                process.send_signal(signal.SIGINT)
+                pressed = time.monotonic()
     os.close(leader)
     _, err = process.communicate(timeout=120)
     shown = found.decode()
-    assert (process.returncode, err) == (0, "")
-    assert "Epoch 2/2" in shown and "/step" in shown
+    assert "Epoch 2/200" in shown and "/step" in shown and "Traceback" not in shown
     assert "\r" in shown.replace("\r\n", "\n") or "\b" in shown  # drawn over and over in one place
-
-
-@needs_signals
-def test_after_kill_9_resume_goes_on_and_nothing_is_left_behind(main, tmp_path):
-    process = start(tmp_path)
-    wait_for(process, "Epoch 3")
-    process.kill()
-    process.communicate()
-    assert os.listdir(tmp_path) == ["unfinished"]
-    code, out, err = main(*LONG, "--output-dir", tmp_path, "--resume")
-    assert (code, err) == (0, "")
-    assert "Epoch 2/" not in out and "Epoch 3/4" in out and "Epoch 4/4" in out
-    assert set(os.listdir(tmp_path)) == OUTPUTS
-
-
-@needs_signals
-def test_ctrl_c_in_training_names_resume(tmp_path):
-    process = start(tmp_path, "--epochs", "200")
-    wait_for(process, "Epoch 2")
-    time.sleep(0.15)
-    for _ in range(10):  # as people do: one press was lost twice, under load
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            out, err = process.communicate(timeout=3)
-            break
-    assert process.returncode == 130 and "Traceback" not in err + out
+    assert process.returncode == 130
     assert err == "digit_recognition.py: interrupted; --resume continues the training\n"
     assert os.listdir(tmp_path) == ["unfinished"]
 
@@ -287,14 +252,14 @@ def test_a_bad_data_set_is_one_line(main, name, tmp_path, small, monkeypatch):
     check_refused(main, ["--data", path], str(path), tmp_path / "output")
 
 
-def test_another_data_set_is_trained_on(tmp_path, small, main):
+def test_another_data_set_is_trained_on_in_whole_batches(tmp_path, small, main):
     path = save(
         tmp_path / "a set.npz",
         small,
         x_train=small["x_train"][:, 2:26],
         x_test=small["x_test"][:, 2:26],
     )
-    code, out, err = main(
-        "--data", path, "--epochs", 1, "--output-dir", tmp_path / "o", "--no-show"
-    )
+    options = ["--epochs", 1, "--batch-size", 150, "--output-dir", tmp_path / "o", "--no-show"]
+    code, out, err = main("--data", path, *options)
     assert (code, err) == (0, "") and "(None, 24, 28, 1)" in out
+    assert "Training on 150 of 220 images, validating on 20" in out

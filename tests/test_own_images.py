@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import os
 import shutil
 import time
 import tracemalloc
@@ -560,13 +561,27 @@ def test_a_bad_image_is_one_line_and_the_others_are_read(main, bad_images, netwo
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.png"]
 
 
-def test_many_bad_images_are_a_line_each_and_no_warning(bad_images, network, tmp_path):
-    names = [bad_images / name for name in [*BAD_IMAGES, "cut.jpg", "seven.png", "cut.tiff"]]
-    process = run_script("--predict", *names, "--model", network, "--output-dir", tmp_path)
-    assert process.returncode == 1 and process.stdout.startswith(f"{bad_images / 'seven.png'}: 7")
-    lines = process.stderr.splitlines()
-    assert [str(name) in line for name, line in zip(names, lines, strict=False)].count(True) >= 12
-    assert len(lines) == 13 and all(line.startswith("digit_recognition.py: ") for line in lines)
+def test_many_bad_images_and_odd_names_on_a_console_of_another_encoding_are_a_line_each(
+    bad_images, network, tmp_path
+):
+    bad = [bad_images / name for name in [*BAD_IMAGES, "cut.jpg", "missing 数.png"]]
+    shutil.copy(bad_images / "seven.png", tmp_path / "é 数字.png")
+    good = [tmp_path / "é 数字.png", bad_images / "cut.tiff"]
+    with contextlib.suppress(OSError):  # a file system may take names in UTF-8 only
+        no_utf_8 = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff 7.png"))
+        shutil.copy(bad_images / "seven.png", no_utf_8)
+        good.insert(0, no_utf_8)
+    process = run_script(
+        "--predict", *bad, *good, "--model", network, "--output-dir", tmp_path / "ü 数",
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert process.returncode == 1
+    read, errors = process.stdout.splitlines(), process.stderr.splitlines()
+    assert [".png: 7  (7 " in line for line in read] == [True] * (len(good) - 1) + [False]
+    assert len(errors) == 14 and all(line.startswith("digit_recognition.py: ") for line in errors)
+    named = [path.name.partition(" ")[0] in line for path, line in zip(bad, errors, strict=False)]
+    assert all(named) and len(named) == 13
+    assert (tmp_path / "ü 数" / "predictions.png").exists()
 
 
 def test_a_missing_a_wrong_and_an_unfit_model_file_are_one_line_each(main, tmp_path, small):

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import make_settings
+from conftest import make_settings, start_script
+from test_files import OUTPUTS
 
 import digit_recognition as dr
 
@@ -105,50 +106,32 @@ def test_half_of_the_digits_get_thicker_or_thinner_strokes(small):
 SHORT = ["--limit", 600, "--no-show", "--output-dir"]
 
 
-def test_the_same_command_gives_the_same_result(main, tmp_path):
-    for folder in ("one", "two"):
-        assert main(*SHORT, tmp_path / folder, "--epochs", 2)[0] == 0
-    one, two = ((tmp_path / folder / "history.csv").read_bytes() for folder in ("one", "two"))
-    assert one == two
-    metrics = [
-        json.loads((tmp_path / folder / "metrics.json").read_text()) for folder in ("one", "two")
-    ]
-    assert metrics[0]["test_loss"] == metrics[1]["test_loss"]
-
-
-class Killed(BaseException):
-    """In the place of SIGKILL, which test_command_line sends to real processes."""
+FOUR = ["--limit", 1000, "--epochs", 4, "--batch-size", 16, "--no-show", "--output-dir"]
 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
     """The output folder of a run of four epochs that was killed in its third."""
     folder = tmp_path_factory.mktemp("killed")
-    original = keras.callbacks.BackupAndRestore.on_epoch_end
-
-    def dies_in_the_third(self, epoch, logs=None):
-        if epoch == 2:
-            raise Killed
-        original(self, epoch, logs)
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(keras.callbacks.BackupAndRestore, "on_epoch_end", dies_in_the_third)
-        dr.main([*map(str, SHORT), str(folder), "--epochs", "4"])
+    process = start_script(*FOUR, folder)
+    for line in process.stdout:
+        if line.startswith("Epoch 3"):
+            process.kill()
+    process.communicate()
     assert os.listdir(folder) == ["unfinished"]
     return folder
 
 
 @pytest.fixture
-def interrupted(killed, tmp_path, capsys):
+def interrupted(killed, tmp_path):
     """A copy of that folder."""
-    capsys.readouterr()
     return shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
 
 
-def test_a_resumed_run_trains_the_epochs_that_are_left_and_has_the_history_of_all(
+def test_after_kill_9_resume_trains_the_epochs_that_are_left_and_has_the_history_of_all(
     main, interrupted
 ):
-    code, out, err = main(*SHORT, interrupted, "--epochs", 4, "--resume")
+    code, out, err = main(*FOUR, interrupted, "--resume")
     assert (code, err) == (0, "")
     assert [line for line in out.splitlines() if line.startswith("Epoch")] == [
         "Epoch 3/4",
@@ -156,18 +139,21 @@ def test_a_resumed_run_trains_the_epochs_that_are_left_and_has_the_history_of_al
     ]
     rows = np.loadtxt(interrupted / "history.csv", delimiter=",", skiprows=1)
     assert list(rows[:, 0]) == [1, 2, 3, 4]
-    assert not (interrupted / "unfinished").exists()
+    assert set(os.listdir(interrupted)) == OUTPUTS
 
 
-def test_a_new_run_forgets_the_interrupted_one(main, interrupted):
-    code, out, _ = main(*SHORT, interrupted, "--epochs", 4)
+def test_a_new_run_forgets_the_interrupted_one_and_learns_the_same(main, interrupted):
+    begun = (interrupted / "unfinished" / "history.csv").read_text().splitlines()
+    code, out, _ = main(*FOUR, interrupted)
     assert code == 0 and "Epoch 1/4" in out
     assert not (interrupted / "unfinished").exists()
+    history = np.loadtxt(interrupted / "history.csv", delimiter=",", skiprows=1)
+    assert np.allclose(history[:2, 1:], np.loadtxt(begun[1:], delimiter=",")[:, 1:], rtol=1e-5)
 
 
 @pytest.mark.parametrize("other", [["--filters", 8, 8], ["--seed", 1], ["--epochs", 5]])
 def test_resume_with_other_options_is_refused_in_one_line(main, interrupted, other):
-    code, _, err = main(*SHORT, interrupted, "--epochs", 4, "--resume", *other)
+    code, _, err = main(*FOUR, interrupted, "--resume", *other)
     assert code == 1 and err.count("\n") == 1
     assert "unfinished has no run with these options; fix them or omit --resume" in err
     assert (interrupted / "unfinished").exists()
@@ -176,7 +162,7 @@ def test_resume_with_other_options_is_refused_in_one_line(main, interrupted, oth
 def test_a_damaged_backup_is_refused_in_one_line(main, interrupted):
     for path in (interrupted / "unfinished").glob("latest.weights.h5*"):
         path.write_bytes(b"PK torn")
-    code, _, err = main(*SHORT, interrupted, "--epochs", 4, "--resume")
+    code, _, err = main(*FOUR, interrupted, "--resume")
     assert code == 1 and err.count("\n") == 1
 
 
