@@ -706,17 +706,20 @@ def is_writing(digits, share):
     if any(digit.is_cut for digit in digits):
         # One or two digits reach the border only if they fill the picture.
         return share > 0.9 and (len(digits) == 1 or len(digits) == len(sure))
-    # Uncertain digits and 1s in several rows are the pieces of a line.
-    return share > 0.6 and (len(sure) > 0 or len(into_rows(digits)) == 1)
+    # Uncertain digits and 1s that are not level are the pieces of a line.
+    return share > 0.6 and (len(sure) > 0 or len(into_rows(digits, 0.7)) == 1)
 
 
-def into_rows(digits):
-    """Return digits in rows, from left to right: each joins the row whose last digit is as high."""
+def into_rows(digits, limit=0.85):
+    """Return digits in rows, from left to right: each joins the row whose last digit is as high.
+
+    limit: how much higher or lower its top may be than the last digit's, in usual heights.
+    """
     usual = np.median([digit.box[3] for digit in digits])
     rows = []
     for digit in sorted(digits, key=lambda digit: digit.box):
         offsets = [abs(digit.box[1] - row[-1].box[1]) for row in rows]
-        if offsets and min(offsets) < 0.7 * usual:
+        if offsets and min(offsets) < limit * usual:
             rows[offsets.index(min(offsets))].append(digit)
         else:
             rows.append([digit])
