@@ -637,6 +637,7 @@ def find_digits(page):
     near = ndimage.binary_dilation(ink > EDGE, np.ones((7, 1)))  # joins a 5 and its bar
     parts = possible_digits(ink, near)
     heights = [part.height for part in parts if part.height > 14]  # others are specks
+    # The median, or of two middle heights the larger: the other may be a large speck.
     usual = int(np.percentile(heights, 50, method="higher")) if heights else 0
     wide = [part for part in parts if part.width >= 1.5 * max(usual, part.height)]
     if wide:
@@ -711,10 +712,7 @@ def is_writing(digits, share):
 
 
 def into_rows(digits, limit=0.85):
-    """Return digits in rows, from left to right: each joins the row whose last digit is as high.
-
-    limit: how much higher or lower its top may be than the last digit's, in usual heights.
-    """
+    """Return digits in rows, left to right: neighbours' tops differ by less than limit heights."""
     usual = np.median([digit.box[3] for digit in digits])
     rows = []
     for digit in sorted(digits, key=lambda digit: digit.box):

@@ -52,7 +52,7 @@ def test_a_terminal_sees_a_progress_bar_until_ctrl_c_which_names_resume(tmp_path
     import pty  # Windows has none
 
     leader, follower = pty.openpty()
-    options = ["--limit", "4000", "--epochs", "200", "--batch-size", "16", "--no-show"]
+    options = ["--limit", "3000", "--epochs", "200", "--batch-size", "16", "--no-show"]
     process = start_script(*options, "--output-dir", tmp_path, stdout=follower)
     os.close(follower)
     found, pressed = b"", 0

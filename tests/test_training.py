@@ -106,7 +106,7 @@ def test_half_of_the_digits_get_thicker_or_thinner_strokes(small):
 SHORT = ["--limit", 600, "--no-show", "--output-dir"]
 
 
-FOUR = ["--limit", 1000, "--epochs", 4, "--batch-size", 16, "--no-show", "--output-dir"]
+FOUR = ["--limit", 600, "--epochs", 4, "--batch-size", 16, "--no-show", "--output-dir"]
 
 
 @pytest.fixture(scope="module")
