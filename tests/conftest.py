@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -102,6 +103,13 @@ def metrics(finished):
 def network(finished):
     """The path of the network that the finished run trained."""
     return finished[1] / "model.keras"
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    """Close a test's figures: a later run would first clear all of their axes."""
+    yield
+    plt.close("all")
 
 
 @pytest.fixture
