@@ -934,8 +934,9 @@ class Pad:
 def draw(settings, windows):
     """Open a window with a pad in it, or raise InputError if windows cannot open."""
     if not windows:
-        needs = "a display (python3-tk on Linux), or a browser, tornado and MPLBACKEND=webagg"
-        raise InputError(f"--draw opens a window, without --no-show; it needs {needs}")
+        display = "a display (python3-tk on Linux) and no --no-show"
+        browser = "a browser, tornado and MPLBACKEND=webagg"
+        raise InputError(f"--draw cannot open a window; it needs {display}, or {browser}")
     # Matplotlib's other keys would give the pad's a second meaning.
     others = [name for name in plt.rcParams.find_all("keymap") if name != "keymap.quit"]
     plt.rcParams.update({name: [] for name in others}, toolbar="None")

@@ -81,7 +81,9 @@ def test_a_pad_without_a_window_is_refused(main, network, tmp_path, backend, use
     use_backend(backend)
     code, out, err = main("--draw", "--model", network, "--output-dir", tmp_path / "output")
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert err.startswith("digit_recognition.py: --draw opens a window") and "python3-tk" in err
+    assert (
+        err.startswith("digit_recognition.py: --draw cannot open a window") and "python3-tk" in err
+    )
     assert not list(tmp_path.iterdir())
 
 
