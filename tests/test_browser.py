@@ -2,11 +2,10 @@
 
 import os
 import shutil
-import subprocess
 import sys
 
 import pytest
-from conftest import SCRIPT
+from conftest import start_script
 
 import digit_recognition as dr
 
@@ -36,8 +35,7 @@ def address(tmp_path, network):
     (tmp_path / "matplotlibrc").write_text("webagg.open_in_browser: False\n")
     surroundings = os.environ | {"MPLBACKEND": "webagg", "MATPLOTLIBRC": str(tmp_path)}
     words = ["--draw", "--model", network, "--output-dir", tmp_path]
-    command = [sys.executable, "-u", str(SCRIPT), *map(str, words)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=surroundings)
+    process = start_script(*words, stderr=None, env=surroundings)
     for line in process.stdout:
         if "http://" in line:
             break

@@ -1,18 +1,10 @@
 """Figures: what is drawn is what was measured."""
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pytest
 from matplotlib import colors
 from PIL import Image
 
 import digit_recognition as dr
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_the_curves_are_the_history():

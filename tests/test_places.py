@@ -237,7 +237,6 @@ def test_a_callers_figures_and_backend_stay(main, seven, network):
     mine, backend = plt.figure("mine"), plt.get_backend()
     main("--predict", seven, "--model", network, "--output-dir", seven.parent, "--no-show")
     assert mine.number in plt.get_fignums() and plt.get_backend() == backend
-    plt.close("all")
 
 
 # -------------------------------------------------------------------------------------- files
