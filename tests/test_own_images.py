@@ -481,6 +481,12 @@ def test_a_digit_that_touches_the_border_does_not_lose_to_a_speck(digits, model)
     assert read(Image.fromarray(np.uint8(240 - 200 * ink)), model) == "2"
 
 
+@pytest.mark.parametrize("seed", [1038, 1051, 1055])
+def test_the_edges_of_thick_strokes_are_no_digits(seed, model):
+    page, text = pages.draw_page("tall", seed)
+    assert len(digits_in(page, model)) == len(text[0]) == 1
+
+
 def test_tight_crops_are_read_whole(digits, model):
     for image, label in zip(digits[0][2:8], digits[1][2:8], strict=True):
         ink = enlarge(image, 56)
