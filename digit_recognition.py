@@ -693,14 +693,14 @@ def classify(parts, scale, model):
     return digits
 
 
-def evidence(digits, share):
-    """Return how convincing digits with this share of all ink are: confident and large ones."""
+def evidence(digits):
+    """Return how convincing digits are: confident and large ones."""
     total = 0
     for digit in digits:
         # A probability of 0.7 counts as 0. Size counts less than in proportion, lest a blot win.
         weight = (digit.probability - 0.7) * max(digit.box[2:]) ** 0.6
         total += 0.6 * weight if digit.label == 1 else weight  # a piece of a digit looks like a 1
-    return total * share**0.5
+    return total
 
 
 def is_writing(digits, share):
@@ -717,6 +717,12 @@ def is_writing(digits, share):
     return share > 0.6 and (len(sure) > 0 or len(into_rows(digits, 0.7)) == 1)
 
 
+def are_sure(digits):
+    """Return whether digits are all confident and whole, and not only 1s, which lines look like."""
+    whole = all(digit.probability >= CONFIDENT and not digit.is_cut for digit in digits)
+    return whole and any(digit.label != 1 for digit in digits)
+
+
 def into_rows(digits, limit=0.85):
     """Return digits in rows, left to right: neighbours' tops differ by less than limit heights."""
     usual = np.median([digit.box[3] for digit in digits])
@@ -730,29 +736,6 @@ def into_rows(digits, limit=0.85):
     return sorted(rows, key=lambda row: np.mean([digit.box[1] for digit in row]))
 
 
-def read_digits(source, model):
-    """Return the Reading of a picture (see open_grey), or raise InputError if it shows no digit."""
-    name = source if isinstance(source, str | Path) else "image"
-    try:
-        image, scale = open_grey(source)
-    except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"{name}: no picture; name one, or a folder of pictures") from None
-    except Exception as error:  # many types, of a damaged file
-        raise InputError(f"{name}: {error}; save it again, as a PNG or JPEG") from None
-    candidates = {}  # readings by how convincing they are
-    for page in dark_on_light(image):
-        for copy in pyramid(page):
-            parts, share = find_digits(copy)
-            if parts:
-                digits = classify(parts, scale * max(image.size) / max(copy.size), model)
-                if is_writing(digits, share):
-                    candidates[evidence(digits, share)] = digits
-    if not candidates:
-        raise InputError(f"{name}: no digit stands out from the paper; write larger or clearer")
-    return Reading(into_rows(candidates[max(candidates)]), image, scale)
-
-
-# --------------------------------------------------------------------- Your own images: --predict
 def row_texts(rows, doubt=""):
     """Return a text for each row of digits, with the text doubt after each doubtful one."""
     texts = []
@@ -762,6 +745,40 @@ def row_texts(rows, doubt=""):
     return texts
 
 
+def most_convincing(candidates):
+    """Return the best digits of candidates, (digits, share of all ink); [] if none are writing."""
+    sure_texts = [row_texts(into_rows(digits)) for digits, _ in candidates if are_sure(digits)]
+    writing = []
+    for digits, share in candidates:
+        # What three copies surely show is writing, whatever else is in the picture.
+        if is_writing(digits, share) or sure_texts.count(row_texts(into_rows(digits))) >= 3:
+            writing.append(digits)
+    return max(writing, key=evidence, default=[])
+
+
+def read_digits(source, model):
+    """Return the Reading of a picture (see open_grey), or raise InputError if it shows no digit."""
+    name = source if isinstance(source, str | Path) else "image"
+    try:
+        image, scale = open_grey(source)
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"{name}: no picture; name one, or a folder of pictures") from None
+    except Exception as error:  # many types, of a damaged file
+        raise InputError(f"{name}: {error}; save it again, as a PNG or JPEG") from None
+    candidates = []  # the digits of each copy, and their share of its ink
+    for page in dark_on_light(image):
+        for copy in pyramid(page):
+            parts, share = find_digits(copy)
+            if parts:
+                digits = classify(parts, scale * max(image.size) / max(copy.size), model)
+                candidates.append((digits, share))
+    digits = most_convincing(candidates)
+    if not digits:
+        raise InputError(f"{name}: no digit stands out from the paper; write larger or clearer")
+    return Reading(into_rows(digits), image, scale)
+
+
+# --------------------------------------------------------------------- Your own images: --predict
 def describe(path, rows, true_label, as_json):
     """Return a line with what was read in an image, and its true label, if that is not None."""
     digits = [digit for row in rows for digit in row]
