@@ -712,7 +712,7 @@ def is_writing(digits, share):
         return False
     if any(digit.is_cut for digit in digits):
         # One or two digits reach the border only if they fill the picture.
-        return share > 0.93 and (len(digits) == 1 or len(digits) == len(sure))
+        return share > 0.95 and (len(digits) == 1 or len(digits) == len(sure))
     # Uncertain digits and 1s that are not level are the pieces of a line.
     return share > 0.6 and (len(sure) > 0 or len(into_rows(digits, 0.7)) == 1)
 
