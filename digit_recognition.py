@@ -393,9 +393,8 @@ def read_idx(folder, pattern):
     names = sorted(file.name for file in files)
     if len({name.removesuffix(".gz") for name in names}) != 1:
         raise ValueError(f"one file {pattern} is needed, found: {', '.join(names) or 'none'}")
-    opened = gzip.open if names[0].endswith(".gz") else open
-    with opened(folder / names[0], "rb") as file:
-        content = file.read()
+    content = (folder / names[0]).read_bytes()
+    content = gzip.decompress(content) if names[0].endswith(".gz") else content
     if content[:3] != b"\0\0\x08":
         raise ValueError(f"{names[0]} begins with {content[:3].hex()}, not 000008 (IDX, bytes)")
     shape = np.frombuffer(content, ">u4", count=content[3], offset=4)
@@ -510,7 +509,7 @@ def dark_on_light(image):
     small = np.asarray(image.resize((128, 128), Image.BOX), np.float32)
     contrast = small - ndimage.gaussian_filter(small, 16)
     median = np.median(small)
-    # Even in deep shadow, paper is as bright as its surroundings: only dark strokes lower those.
+    # Even in deep shadow, paper is not darker than the mean around it, which dark strokes lower.
     if median >= 64 or np.median(contrast) > -0.1 * contrast.std():
         yield image
     # Strokes differ most from their surroundings: dark ones skew the differences to the negative.
@@ -535,7 +534,7 @@ EDGE = 0.4  # ink at the edge of a stroke; in its middle it is about 1
 
 
 def without_lines(ink, length):
-    """Return ink, float (height, width), without thin straight lines of at least length pixels."""
+    """Return ink, float (height, width), without thin level or upright lines of length pixels."""
     lines = np.zeros_like(ink)
     for across, along in (((9, 1), (1, length)), ((1, 9), (length, 1))):
         wide = ndimage.grey_dilation(ink, across)  # so that a line may be slightly slanted
@@ -545,10 +544,10 @@ def without_lines(ink, length):
     return ink - lines
 
 
-def without_boxes(ink, least):
-    """Return ink, float (height, width), without boxes: parts over least along all four sides."""
+def without_boxes(ink, threshold):
+    """Return ink, float (height, width), without boxes: parts over threshold on all four sides."""
     plain = ink.copy()
-    components, _ = ndimage.label(ink > least, np.ones((3, 3)))
+    components, _ = ndimage.label(ink > threshold, np.ones((3, 3)))
     for number, place in enumerate(ndimage.find_objects(components), start=1):
         own = components[place] == number
         depth = min(own.shape) // 5  # a round 0 covers less of its four sides to this depth
@@ -563,9 +562,9 @@ def lift_ink(page):
     """Return the ink of a grey Pillow image, 0 on paper, about 1 in dark strokes, and its paper.
 
     Both are float32 (height, width). Ink is how much darker a pixel is than the paper there. The
-    paper is a grey closing: it lacks strokes, which are dark and narrow, but not shadows. Divided
-    by the root of the light, grain is equal everywhere. The constants here and below were chosen on
-    the pages of tests/pages.py.
+    paper is a grey closing: it lacks strokes, which are dark and narrow, but not shadows. Dividing
+    by the root of its brightness makes the grain equal everywhere. The constants here and below
+    were chosen on the pages of tests/pages.py.
     """
     grey = ndimage.gaussian_filter(np.asarray(page, np.float32), 1)
     paper = ndimage.grey_closing(grey, (41, 41))  # wider than strokes, in pixels
@@ -583,14 +582,14 @@ def lift_ink(page):
 
 
 # -------------------------------------------------------------------- Your own images: the digits
-# A connected part of a page's ink: its place, two slices, and the same in pixels; its own ink;
-# whether the page's border cuts it.
+# A connected part of a page's ink: its place, as two slices and in pixels; its own ink; whether the
+# page's border cuts it.
 Part = namedtuple("Part", "place left top width height ink is_cut")
 
 
 def may_be_digit(part, around, page_shape):
     """Return whether a part may be a digit; around: all ink in its place, float (height, width)."""
-    if max(part.width, part.height) < 7 or part.height > 170:  # smaller copies show larger digits
+    if max(part.width, part.height) < 7 or part.height > 170:  # others are found in other copies
         return False
     steepness = ndimage.gaussian_gradient_magnitude(around, 1)
     if np.percentile(steepness[part.ink > 0], 80) <= 0.1:  # a shadow has soft edges
@@ -600,7 +599,7 @@ def may_be_digit(part, around, page_shape):
 
 
 def possible_digits(ink, near):
-    """Return the parts that may be digits: ink, float (height, width), joined by the mask near."""
+    """Return parts of ink, float (height, width), joined by the mask near, that may be digits."""
     border = np.pad(np.zeros(np.subtract(ink.shape, 2), bool), 1, constant_values=True)
     components, _ = ndimage.label(near, np.ones((3, 3)))  # corners touch
     # Each part grows by a pixel, its soft edge; what is not beside ink is dropped.
@@ -608,7 +607,7 @@ def possible_digits(ink, near):
     components = components * ndimage.binary_dilation(ink > EDGE)
     parts = []
     for number, place in enumerate(ndimage.find_objects(components), start=1):
-        if place is None:  # nothing is left where a digit was cut off
+        if place is None:  # cut_apart left a piece without ink
             continue
         own = np.where(components[place] == number, ink[place], 0)
         is_cut = (own[border[place]] > EDGE).any()
@@ -619,12 +618,12 @@ def possible_digits(ink, near):
 
 
 def cut_apart(near, parts, usual):
-    """Return the mask near without the places where parts, of touching digits, are thinnest."""
+    """Return the mask near without the places where parts, made of several digits, are thinnest."""
     near = near.copy()
     for part in parts:
         height = max(usual, part.height)
         count = round(part.width / (0.8 * height))
-        room = height // 4  # the cut may be so far from where equal shares meet
+        room = height // 4  # how far a cut may be from where equal shares meet
         thickness = part.ink.sum(axis=0)
         for number in range(1, count):
             start = part.width * number // count - room
@@ -639,8 +638,8 @@ def find_digits(page):
     near = ndimage.binary_dilation(ink > EDGE, np.ones((7, 1)))  # joins a 5 and its bar
     parts = possible_digits(ink, near)
     heights = [part.height for part in parts if part.height > 14]  # others are specks
-    # The median, or of two middle heights the larger: the other may be a large speck.
-    usual = int(np.percentile(heights, 50, method="higher")) if heights else 0
+    # Of two middle heights the larger: the other may be a large speck.
+    usual = sorted(heights)[len(heights) // 2] if heights else 0
     wide = [part for part in parts if part.width >= 1.5 * max(usual, part.height)]
     if wide:
         parts = possible_digits(ink, cut_apart(near, wide, usual))
@@ -694,7 +693,7 @@ def classify(parts, scale, model):
 
 
 def evidence(digits):
-    """Return how convincing digits are: confident and large ones."""
+    """Return how convincing digits are: more so if they are confident, large, and many."""
     total = 0
     for digit in digits:
         # A probability of 0.7 counts as 0. Size counts less than in proportion, lest a blot win.
@@ -704,7 +703,7 @@ def evidence(digits):
 
 
 def is_writing(digits, share):
-    """Return whether digits, with this share of all ink, are writing, not lines, edges or tools."""
+    """Return whether digits, with this share of all ink, are writing, not lines or other things."""
     sure = [digit for digit in digits if digit.label != 1 and digit.probability >= CONFIDENT]
     if len(sure) >= 3:
         return True
@@ -724,7 +723,7 @@ def are_sure(digits):
 
 
 def into_rows(digits, limit=0.85):
-    """Return digits in rows, left to right: neighbours' tops differ by less than limit heights."""
+    """Return digits in rows, left to right: tops in a row differ by less than limit heights."""
     usual = np.median([digit.box[3] for digit in digits])
     rows = []
     for digit in sorted(digits, key=lambda digit: digit.box):
@@ -820,8 +819,7 @@ def as_page(rows):
     """Return what the network saw of rows of digits, side by side: uint8 (height, width)."""
     strips = [np.hstack([digit.image for digit in row]) for row in rows]
     width = max(strip.shape[1] for strip in strips)
-    padded = [np.pad(strip, ((0, 0), (0, width - strip.shape[1]))) for strip in strips]
-    return np.vstack(padded)
+    return np.vstack([np.pad(strip, ((0, 0), (0, width - strip.shape[1]))) for strip in strips])
 
 
 def plot_readings(readings):
@@ -838,7 +836,7 @@ def plot_readings(readings):
 
 
 def find_images(paths):
-    """Return the paths of images, in place of each folder those in it, in the order of names."""
+    """Return the paths of images, each folder replaced by its images, sorted by name."""
     known = [suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN]
     found = []
     for path in paths:
@@ -888,7 +886,7 @@ def draw_strokes(strokes):
     image = Image.new("L", (800, 400), 255)
     pen = ImageDraw.Draw(image)
     for stroke in strokes:
-        pen.line(stroke, fill=0, width=25)  # as MNIST's 2.4 of 20 pixels, in half the pad's height
+        pen.line(stroke, fill=0, width=25)  # MNIST's 2.4 of 20 pixels, in half the pad's height
         for point in stroke:
             pen.circle(point, 12, fill=0)
     return image
@@ -914,7 +912,7 @@ class Pad:
 
     def end_stroke(self, stroke):
         """Keep the stroke, a list of (x, y), if one was being drawn."""
-        self.lasso.verts = None  # ignores the mouse until it is pressed again
+        self.lasso.verts = None  # the lasso ignores the mouse until it is pressed again
         if stroke:
             self.strokes.append(stroke)
             self.show()
@@ -939,7 +937,7 @@ class Pad:
         seen.clear()
         bars.clear()
         try:
-            # With a margin, for strokes at the edge. In a quarter of the size: 15 ms, not 90.
+            # The margin is for strokes at the edge. A quarter of the size: 14 ms, not 90.
             rows = read_digits(ImageOps.expand(drawing.reduce(4), 10, 255), self.model).rows
             self.axes["pad"].set_title(" / ".join(row_texts(rows)), fontsize=24)
             seen.imshow(as_page(rows), cmap="gray_r")
@@ -966,7 +964,7 @@ def draw(settings, windows):
     model = load_model(settings.model)
     settings.output_dir.mkdir(parents=True, exist_ok=True)
     figure = plt.figure("Draw digits", (10, 5))
-    figure.pad = Pad(figure, model, settings.output_dir)  # its callbacks live as long as it does
+    figure.pad = Pad(figure, model, settings.output_dir)  # keeps its callbacks alive
 
 
 # -------------------------------------------------------------------------------- Command line

@@ -379,6 +379,11 @@ def test_a_table_or_a_shadow_is_no_digit(digits, model, kind):
     assert pages.distance(text, read(Image.fromarray(np.uint8(grey)), model)) <= 1
 
 
+def test_a_few_digits_are_read_though_most_ink_is_the_edge_of_a_table(model):
+    page, text = pages.draw_page("table", 1104)
+    assert read(page, model) == "\n".join(text) == "291"
+
+
 def test_a_page_of_print_or_texture_ends_soon(model):
     page = Image.new("L", (1600, 600), 240)
     font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 24)
