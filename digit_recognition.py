@@ -594,8 +594,8 @@ def may_be_digit(part, around, page_shape):
     steepness = ndimage.gaussian_gradient_magnitude(around, 1)
     if np.percentile(steepness[part.ink > 0], 80) <= 0.1:  # a shadow has soft edges
         return False
-    # What the border cuts is a fold or the edge of something, unless it fills the picture.
-    return not part.is_cut or part.ink.size > min(page_shape) ** 2 / 4
+    # What the border cuts is a fold or the edge of something, unless it is large for the picture.
+    return not part.is_cut or part.ink.size > min(page_shape) ** 2 / 8
 
 
 def possible_digits(ink, near):
