@@ -582,9 +582,9 @@ def lift_ink(page):
 
 
 # -------------------------------------------------------------------- Your own images: the digits
-# A connected part of a page's ink: its place, as two slices and in pixels; its own ink; whether the
-# page's border cuts it.
-Part = namedtuple("Part", "place left top width height ink is_cut")
+# A connected part of a page's ink: its place, slices of rows and columns; its size in pixels; its
+# own ink; whether the border of the page cuts it.
+Part = namedtuple("Part", "place height width ink is_cut")
 
 
 def may_be_digit(part, around, page_shape):
@@ -611,7 +611,7 @@ def possible_digits(ink, near):
             continue
         own = np.where(components[place] == number, ink[place], 0)
         is_cut = (own[border[place]] > EDGE).any()
-        part = Part(place, place[1].start, place[0].start, *own.shape[::-1], own, is_cut)
+        part = Part(place, *own.shape, own, is_cut)
         if may_be_digit(part, ink[place], ink.shape):
             parts.append(part)
     return parts
@@ -621,14 +621,15 @@ def cut_apart(near, parts, usual):
     """Return the mask near without the places where parts, made of several digits, are thinnest."""
     near = near.copy()
     for part in parts:
+        rows, columns = part.place
         height = max(usual, part.height)
         count = round(part.width / (0.8 * height))
         room = height // 4  # how far a cut may be from where equal shares meet
         thickness = part.ink.sum(axis=0)
         for number in range(1, count):
             start = part.width * number // count - room
-            cut = part.left + start + thickness[start : start + 2 * room + 1].argmin()
-            near[part.place[0], cut] = False
+            cut = columns.start + start + thickness[start : start + 2 * room + 1].argmin()
+            near[rows, cut] = False
     return near
 
 
@@ -685,7 +686,9 @@ def classify(parts, scale, model):
     predictions = model.predict_on_batch(images[..., np.newaxis])
     digits = []
     for part, image, probabilities in zip(parts, images, predictions, strict=True):
-        edges = part.left + 1, part.top + 1, part.width - 2, part.height - 2  # less its soft edge
+        rows, columns = part.place
+        # A box leaves out the soft edge, a pixel wide.
+        edges = columns.start + 1, rows.start + 1, part.width - 2, part.height - 2
         box = tuple(round(scale * edge) for edge in edges)
         label, probability = int(probabilities.argmax()), float(probabilities.max())
         digits.append(Digit(label, probability, probabilities, box, image, part.is_cut))
