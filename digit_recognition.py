@@ -710,13 +710,13 @@ def is_writing(digits, share):
     sure = [digit for digit in digits if digit.label != 1 and digit.probability >= CONFIDENT]
     if len(sure) >= 3:
         return True
-    if max(digit.probability for digit in digits) < 0.4:
-        return False
+    all_sure = len(sure) == len(digits)
     if any(digit.is_cut for digit in digits):
         # One or two digits reach the border only if they fill the picture.
-        return share > 0.95 and (len(digits) == 1 or len(digits) == len(sure))
+        return share > 0.95 and (all_sure or len(digits) == 1)
     # Uncertain digits and 1s that are not level are the pieces of a line.
-    return share > 0.6 and (len(sure) > 0 or len(into_rows(digits, 0.7)) == 1)
+    _, tops, _, heights = np.transpose([digit.box for digit in digits])
+    return share > 0.8 and (all_sure or np.ptp(tops) < 0.7 * heights.min())
 
 
 def are_sure(digits):
@@ -725,13 +725,13 @@ def are_sure(digits):
     return whole and any(digit.label != 1 for digit in digits)
 
 
-def into_rows(digits, limit=0.85):
-    """Return digits in rows, left to right: tops in a row differ by less than limit heights."""
+def into_rows(digits):
+    """Return digits in rows, left to right: tops in a row differ by less than a height."""
     usual = np.median([digit.box[3] for digit in digits])
     rows = []
     for digit in sorted(digits, key=lambda digit: digit.box):
         offsets = [abs(digit.box[1] - row[-1].box[1]) for row in rows]
-        if offsets and min(offsets) < limit * usual:
+        if offsets and min(offsets) < usual:
             rows[offsets.index(min(offsets))].append(digit)
         else:
             rows.append([digit])
@@ -752,8 +752,8 @@ def most_convincing(candidates):
     sure_texts = [row_texts(into_rows(digits)) for digits, _ in candidates if are_sure(digits)]
     writing = []
     for digits, share in candidates:
-        # What three copies surely show is writing, whatever else is in the picture.
-        if is_writing(digits, share) or sure_texts.count(row_texts(into_rows(digits))) >= 3:
+        # What two copies surely show is writing, whatever else is in the picture.
+        if is_writing(digits, share) or sure_texts.count(row_texts(into_rows(digits))) >= 2:
             writing.append(digits)
     return max(writing, key=evidence, default=[])
 

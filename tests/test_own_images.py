@@ -125,11 +125,11 @@ def test_an_image_in_mnist_form_is_read_as_well_as_by_the_network(digits, model)
     assert share_read(map(Image.fromarray, images), labels, model) >= plain - 0.004
 
 
-def test_the_form_is_that_of_mnist(digits, model):
+def test_the_form_is_that_of_mnist(digits):
     alike = []
     for image in digits[0][:50]:
-        (digit,) = digits_in(Image.fromarray(np.uint8(255 * enlarge(image, 200))), model)
-        form = digit.image
+        (part,), _ = dr.find_digits(Image.fromarray(np.uint8(255 * (1 - enlarge(image, 200)))))
+        form = dr.to_mnist_form(part.ink)
         rows, columns = (np.flatnonzero(form.max(axis=axis) > 60) for axis in (1, 0))
         assert form.shape == (28, 28) and form.dtype == np.uint8 and form.max() > 240
         assert 19 <= max(np.ptp(rows), np.ptp(columns)) + 1 <= 20
