@@ -710,13 +710,12 @@ def is_writing(digits, share):
     sure = [digit for digit in digits if digit.label != 1 and digit.probability >= CONFIDENT]
     if len(sure) >= 3:
         return True
-    all_sure = len(sure) == len(digits)
     if any(digit.is_cut for digit in digits):
         # One or two digits reach the border only if they fill the picture.
-        return share > 0.95 and (all_sure or len(digits) == 1)
-    # Uncertain digits and 1s that are not level are the pieces of a line.
+        return share > 0.95 and (len(digits) == 1 or len(digits) == len(sure))
+    # Digits that are not level are the pieces of a line.
     _, tops, _, heights = np.transpose([digit.box for digit in digits])
-    return share > 0.8 and (all_sure or np.ptp(tops) < 0.7 * heights.min())
+    return share > 0.8 and np.ptp(tops) < 0.7 * heights.min()
 
 
 def are_sure(digits):
