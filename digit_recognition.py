@@ -474,7 +474,7 @@ Image.MAX_IMAGE_PIXELS = 250_000_000  # some phones take photos of 200 megapixel
 
 
 def without_transparency(image):
-    """Return a Pillow image in grey, on white or black, whichever gives more contrast."""
+    """Return a Pillow image in grey, put on white or black, whichever gives more contrast."""
     image = image.convert("RGBA")
     white, black = (Image.new("RGBA", image.size, color) for color in ("white", "black"))
     on_white, on_black = (Image.alpha_composite(ground, image) for ground in (white, black))
@@ -522,7 +522,7 @@ def pyramid(page):
     smallest = np.clip(max(page.size) / 8, 60, 100)  # smaller copies show only a page's edges
     if min(page.size) >= 8 and max(page.size) < 130:
         page = ImageOps.contain(page, (130, 130))
-    elif 250 <= max(page.size) < 600:  # if it has rows, its digits have few pixels
+    elif 250 <= max(page.size) < 600:  # several rows in it leave few pixels for a digit
         page = ImageOps.scale(page, 2)
     while min(page.size) >= 8 and max(page.size) > smallest:
         yield page
@@ -545,12 +545,12 @@ def without_lines(ink, length):
 
 
 def without_boxes(ink, threshold):
-    """Return ink, float (height, width), without boxes: parts over threshold on all four sides."""
+    """Return ink, float (height, width), without boxes: parts with lines along all four sides."""
     plain = ink.copy()
     components, _ = ndimage.label(ink > threshold, np.ones((3, 3)))
     for number, place in enumerate(ndimage.find_objects(components), start=1):
         own = components[place] == number
-        depth = min(own.shape) // 5  # a round 0 covers less of its four sides to this depth
+        depth = min(own.shape) // 5  # to this depth, a round 0 covers less of its sides
         margins = own[:depth], own[-depth:], own.T[:depth], own.T[-depth:]
         if depth > 2 and all(margin.any(axis=0).mean() > 0.83 for margin in margins):
             box = np.pad(plain[place], 8)  # so that sides at its edge count as thin
@@ -559,12 +559,12 @@ def without_boxes(ink, threshold):
 
 
 def lift_ink(page):
-    """Return the ink of a grey Pillow image, 0 on paper, about 1 in dark strokes, and its paper.
+    """Return two arrays of a grey Pillow image, float32 (height, width): its ink and its paper.
 
-    Both are float32 (height, width). Ink is how much darker a pixel is than the paper there. The
-    paper is a grey closing: it lacks strokes, which are dark and narrow, but not shadows. Dividing
-    by the root of its brightness makes the grain equal everywhere. The constants here and below
-    were chosen on the pages of tests/pages.py.
+    Ink is 0 on paper and about 1 in dark strokes: how much darker a pixel is than the paper there.
+    The paper is a grey closing: it lacks strokes, which are dark and narrow, but not shadows.
+    Dividing by the root of its brightness makes the grain equal everywhere. The constants here and
+    below were chosen on the pages of tests/pages.py.
     """
     grey = ndimage.gaussian_filter(np.asarray(page, np.float32), 1)
     paper = ndimage.grey_closing(grey, (41, 41))  # wider than strokes, in pixels
@@ -600,7 +600,8 @@ def may_be_digit(part, around, page_shape):
 
 def possible_digits(ink, near):
     """Return parts of ink, float (height, width), joined by the mask near, that may be digits."""
-    border = np.pad(np.zeros(np.subtract(ink.shape, 2), bool), 1, constant_values=True)
+    border = np.ones(ink.shape, bool)
+    border[1:-1, 1:-1] = False
     components, _ = ndimage.label(near, np.ones((3, 3)))  # corners touch
     # Each part grows by a pixel, its soft edge; what is not beside ink is dropped.
     components = np.where(components, components, ndimage.maximum_filter(components, 3))
@@ -639,7 +640,7 @@ def find_digits(page):
     near = ndimage.binary_dilation(ink > EDGE, np.ones((7, 1)))  # joins a 5 and its bar
     parts = possible_digits(ink, near)
     heights = [part.height for part in parts if part.height > 14]  # others are specks
-    # Of two middle heights the larger: the other may be a large speck.
+    # Of two middle heights take the larger: the smaller may be a large speck.
     usual = sorted(heights)[len(heights) // 2] if heights else 0
     wide = [part for part in parts if part.width >= 1.5 * max(usual, part.height)]
     if wide:
@@ -699,7 +700,7 @@ def evidence(digits):
     """Return how convincing digits are: more so if they are confident, large, and many."""
     total = 0
     for digit in digits:
-        # A probability of 0.7 counts as 0. Size counts less than in proportion, lest a blot win.
+        # A probability of 0.7 counts as 0. The power keeps a large blot from winning.
         weight = (digit.probability - 0.7) * max(digit.box[2:]) ** 0.6
         total += 0.6 * weight if digit.label == 1 else weight  # a piece of a digit looks like a 1
     return total
@@ -708,7 +709,7 @@ def evidence(digits):
 def is_writing(digits, share):
     """Return whether digits, with this share of all ink, are writing, not lines or other things."""
     sure = [digit for digit in digits if digit.label != 1 and digit.probability >= CONFIDENT]
-    if len(sure) >= 3:
+    if len(sure) >= max(3, len(digits) / 2):  # the sides of boxes look like many 1s
         return True
     if any(digit.is_cut for digit in digits):
         # One or two digits reach the border only if they fill the picture.
@@ -725,13 +726,13 @@ def are_sure(digits):
 
 
 def into_rows(digits):
-    """Return digits in rows, left to right: tops in a row differ by less than a height."""
+    """Return digits in rows, left to right: neighbours' tops differ by less than a height."""
     usual = np.median([digit.box[3] for digit in digits])
     rows = []
     for digit in sorted(digits, key=lambda digit: digit.box):
         offsets = [abs(digit.box[1] - row[-1].box[1]) for row in rows]
         if offsets and min(offsets) < usual:
-            rows[offsets.index(min(offsets))].append(digit)
+            rows[np.argmin(offsets)].append(digit)
         else:
             rows.append([digit])
     return sorted(rows, key=lambda row: np.mean([digit.box[1] for digit in row]))
@@ -957,7 +958,7 @@ class Pad:
 def draw(settings, windows):
     """Open a window with a pad in it, or raise InputError if windows cannot open."""
     if not windows:
-        display = "a display (python3-tk on Linux) and no --no-show"
+        display = "a display (python3-tk on Linux) and neither --no-show nor --json"
         browser = "a browser, tornado and MPLBACKEND=webagg"
         raise InputError(f"--draw cannot open a window; it needs {display}, or {browser}")
     # Matplotlib's other keys would give the pad's a second meaning.
