@@ -90,7 +90,10 @@ def write_rows(shape, rows, height, writers, rng, gaps=(0.1, 0.5)):
         for _ in range(length):
             which = rng.integers(len(labels))
             size = height * rng.uniform(0.75, 1.25)
-            digit = write_digit(images[which], size, slant + rng.uniform(-0.1, 0.1), pen)
+            lean = slant + rng.uniform(-0.1, 0.1)
+            digit = write_digit(images[which], size, lean, pen)
+            if digit.shape[1] > shape[1] - 4:  # a wide digit, a narrow picture
+                digit = write_digit(images[which], size / 2, lean, pen)
             place = middle + tilt * (left - shape[1] / 2) + rng.uniform(-0.1, 0.1) * height
             spare = np.subtract(shape, digit.shape) - 2
             if word and left > spare[1]:
