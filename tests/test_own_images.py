@@ -516,6 +516,17 @@ def test_most_blank_sheets_give_no_digit(model):
     assert len(found) <= 1
 
 
+@pytest.mark.parametrize("seed", [19128, 20090, 20113])
+def test_a_line_among_lines_is_no_1(model, seed):
+    with pytest.raises(dr.InputError):
+        dr.read_digits(pages.draw_things(seed), model)
+
+
+def test_the_sides_of_boxes_are_no_1s(model):
+    page, text = pages.draw_page("form", 21184)
+    assert pages.distance("\n".join(text), read(page, model)) <= 2
+
+
 @pytest.mark.parametrize("color", [0, 255])
 def test_strokes_on_transparency_are_laid_on_what_they_stand_out_from(digits, model, color):
     ink = np.pad(enlarge(digits[0][0], 112), 30)
