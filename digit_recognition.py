@@ -709,15 +709,15 @@ def evidence(digits):
 def is_writing(digits, share):
     """Return whether digits, with this share of all ink, are writing, not lines or other things."""
     sure = [digit for digit in digits if digit.label != 1 and digit.probability >= CONFIDENT]
-    half_sure = len(sure) >= len(digits) / 2  # the sides of boxes look like many 1s
-    if half_sure and len(sure) >= 3:
+    ones = [digit for digit in digits if digit.label == 1]
+    if len(sure) >= 3 and len(ones) <= len(digits) / 2:  # the sides of boxes look like many 1s
         return True
     if any(digit.is_cut for digit in digits):
         # One or two digits reach the border only if they fill the picture.
         return share > 0.95 and (len(digits) == 1 or len(digits) == len(sure))
     # Uncertain digits and 1s that are not level are the pieces of a line.
     _, tops, _, heights = np.transpose([digit.box for digit in digits])
-    return share > 0.8 and (half_sure or np.ptp(tops) < 0.7 * heights.min())
+    return share > 0.8 and (len(sure) >= len(digits) / 2 or np.ptp(tops) < 0.7 * heights.min())
 
 
 def are_sure(digits):

@@ -5,7 +5,7 @@ of eight pages are of MNIST's test images, the eighth of scikit-learn's. Sizes, 
 spaces, light, grain and focus vary. Beside pages there are forms, scans, strips, rows of digits
 that touch, digits that touch the border, dim photos, digits of fine lines, digits as tall as the
 picture, close rows on a turned page, rows of uneven digits, and sheets on which nothing is written.
-Seeds from 1000 on chose the reader's constants; the table in tests/README.md is of seeds from 22000
+Seeds from 1000 on chose the reader's constants; the table in tests/README.md is of seeds from 23000
 on, which were used for it alone.
 """
 
@@ -21,7 +21,7 @@ import digit_recognition as dr
 
 KINDS = {  # what the table calls them, and how many pages of each it reads
     "plain": ("pages, plain paper, uneven light, grain", 120),
-    "lined": ("pages, ruled or squared paper", 240),
+    "lined": ("pages, ruled or squared paper", 120),
     "shadow": ("pages with a hard shadow", 120),
     "table": ("pages with the table in the picture", 120),
     "single": ("single digits beside or over grid lines", 400),
@@ -538,7 +538,7 @@ def distance(text, other):
     return row[-1]
 
 
-def blank_rows(model, first_seed=22000):
+def blank_rows(model, first_seed=23000):
     """Return {name: share}: blank sheets on which no digit is read, or none without a doubt."""
     shares = {}
     for name, draw in (("blank sheets", draw_blank), ("margin lines, tools, stacks", draw_things)):
@@ -556,7 +556,7 @@ def blank_rows(model, first_seed=22000):
     return shares
 
 
-def page_rows(model, first_seed=22000):
+def page_rows(model, first_seed=23000):
     """Return {name: share}: digits read right, in the right row and order, for each of KINDS.
 
     Wrong, missing and added digits and rows each cost one digit.
