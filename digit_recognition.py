@@ -545,7 +545,7 @@ def without_lines(ink, length):
 
 
 def without_boxes(ink, threshold):
-    """Return ink, float (height, width), without boxes: parts with lines along all four sides."""
+    """Return ink, float (height, width), without boxes: parts over threshold on all four sides."""
     plain = ink.copy()
     components, _ = ndimage.label(ink > threshold, np.ones((3, 3)))
     for number, place in enumerate(ndimage.find_objects(components), start=1):
@@ -717,7 +717,8 @@ def is_writing(digits, share):
         return share > 0.95 and (len(digits) == 1 or len(digits) == len(sure))
     # Uncertain digits and 1s that are not level are the pieces of a line.
     _, tops, _, heights = np.transpose([digit.box for digit in digits])
-    return share > 0.8 and (len(sure) >= len(digits) / 2 or np.ptp(tops) < 0.7 * heights.min())
+    are_level = np.ptp(tops) < 0.7 * heights.min()
+    return share > 0.8 and (are_level or len(sure) >= len(digits) / 2)
 
 
 def are_sure(digits):
@@ -823,7 +824,8 @@ def as_page(rows):
     """Return what the network saw of rows of digits, side by side: uint8 (height, width)."""
     strips = [np.hstack([digit.image for digit in row]) for row in rows]
     width = max(strip.shape[1] for strip in strips)
-    return np.vstack([np.pad(strip, ((0, 0), (0, width - strip.shape[1]))) for strip in strips])
+    padded = [np.pad(strip, ((0, 0), (0, width - strip.shape[1]))) for strip in strips]
+    return np.vstack(padded)
 
 
 def plot_readings(readings):
