@@ -6,11 +6,12 @@ python digit_recognition.py --data SET             train on another data set
 python digit_recognition.py --evaluate --data SET  evaluate the trained model on other data
 python digit_recognition.py --predict photo.jpg    read the digits in a picture
 python digit_recognition.py --draw                 draw digits and watch them being read
+
+On a laptop, training takes half a minute; the network then reads 99.6 % of the test images.
 """
 
 import argparse
 import contextlib
-import faulthandler
 import glob
 import gzip
 import json
@@ -18,7 +19,6 @@ import os
 import platform
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import warnings
@@ -27,55 +27,61 @@ from collections import namedtuple
 from functools import partial
 from pathlib import Path
 
-
-@contextlib.contextmanager
-def silenced():
-    """Hide what TensorFlow prints on stderr (file 2) while it loads, whatever its log level."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    stderr = os.dup(2) if sys.__stderr__ else nowhere  # pythonw has no stderr
-    faulthandler.enable(stderr)  # still report a crash
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-
-
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # old processors: 36 ms a step, 49 without it
-with silenced():
+nowhere = os.open(os.devnull, os.O_WRONLY)
+stderr = os.dup(2) if sys.__stderr__ else nowhere  # pythonw has no stderr
+os.dup2(nowhere, 2)  # hide what TensorFlow prints while it loads, whatever its log level
+try:
     import keras
     import matplotlib.pyplot as plt
     import numpy as np
     import tensorflow as tf
-    from keras import layers
+    from keras import layers, ops
     from matplotlib.backends import BackendFilter, backend_registry
     from matplotlib.widgets import Button, LassoSelector
-    from PIL import Image, ImageDraw, ImageOps
+    from PIL import Image, ImageDraw, ImageOps, PngImagePlugin
     from scipy import ndimage
     from scipy.stats import binomtest, skew
     from sklearn.metrics import ConfusionMatrixDisplay, classification_report, log_loss
     from sklearn.model_selection import train_test_split
+finally:
+    os.dup2(stderr, 2)
 
 
 class InputError(ValueError):
     """The user's input cannot be used. main prints the message: what is wrong and what to do."""
 
 
+# The numbers of a run. The command line, in the last section, has an option for each: --epochs 1.
+# Functions that take settings get all options, as an argparse.Namespace: settings.epochs.
+DEFAULTS = {
+    "filters": (16, 64),  # of the first convolution and of the second
+    "kernel_sizes": (5, 3),  # in pixels
+    "pool_sizes": (3, 2),  # in pixels
+    "dense_units": 128,
+    "activation": "relu",
+    "epochs": 5,  # passes over the training images
+    "batch_size": 128,  # images per training step
+    "optimizer": "adam",  # PEAK_LEARNING_RATES has its learning rate
+    "augment": True,  # change training images at random
+    "seed": 0,  # of the random numbers
+}
+
+
 # ---------------------------------------------------------------------------------------- Data
+# A notebook's cell has no __file__: there, the data is looked for in the working folder.
 BUNDLED_DATA = Path(globals().get("__file__", "cell")).resolve().with_name("data") / "mnist.npz"
 
 
 def load_mnist():
     """Return (x_train, y_train), (x_test, y_test): images uint8 (n, 28, 28), labels uint8 (n,)."""
-    try:
+    with naming(BUNDLED_DATA, "get this file from the project again"):
         if not BUNDLED_DATA.exists():
             return keras.datasets.mnist.load_data()
         with np.load(BUNDLED_DATA) as mnist:
             return (mnist["x_train"], mnist["y_train"]), (mnist["x_test"], mnist["y_test"])
-    except Exception as error:  # many types, of a damaged file or a failed download
-        raise InputError(f"{BUNDLED_DATA}: {error}; get this file from the project again") from None
 
 
 def load_data(path=None, limit=None):
@@ -85,12 +91,12 @@ def load_data(path=None, limit=None):
     (n,). limit keeps only the first images of the training set and of the test set. One twelfth of
     the training images, at most 5,000, is held out for validation: the same ones in every run.
     """
-    (x_train, y_train), (x_test, y_test) = read_data_set(path) if path else load_mnist()
+    (x_train, y_train), (x_test, y_test) = read_data_set(Path(path)) if path else load_mnist()
     classes = int(y_train.max()) + 1
     x_train, y_train = x_train[:limit, ..., np.newaxis], y_train[:limit]
     x_test, y_test = x_test[:limit, ..., np.newaxis], y_test[:limit]
-    if len(x_train) < 12:
-        raise InputError(f"at least 12 training images are needed, not {len(x_train)}")
+    if len(x_train) < 12 or classes < 2:
+        raise InputError(f"{path or 'MNIST'}: at least 12 training images and 2 labels are needed")
     x_train, x_val, y_train, y_val = train_test_split(
         x_train, y_train, test_size=min(5000, len(x_train) // 12), random_state=0
     )
@@ -98,15 +104,28 @@ def load_data(path=None, limit=None):
 
 
 # --------------------------------------------------------------------------------------- Model
+def normalization(image_shape):
+    """Return a Keras model that gives each image deviation 1, background 0, and lighter strokes."""
+    height, width, _ = image_shape
+    images = keras.Input(image_shape)
+    standardize = layers.LayerNormalization(axis=(1, 2, 3), epsilon=1e-6, center=False, scale=False)
+    standardized = standardize(images)
+    # The background is the mean of the border, a pixel wide. All pixels now sum to 0, so those of
+    # the border sum to minus the sum of those inside.
+    inner_sum = ops.sum(standardized[:, 1:-1, 1:-1], axis=(1, 2, 3), keepdims=True)
+    background = -inner_sum / (2 * (height + width) - 4)
+    light_on_dark = (standardized - background) * ops.sign(inner_sum)
+    return keras.Model(images, light_on_dark, name="normalization")
+
+
 def build_model(image_shape, classes, settings):
-    """Return an untrained Keras model: raw pixels (n, height, width, 1) in, probabilities out."""
-    # settings are the command line's options; parse_settings has their defaults.
-    # Batch normalization (Ioffe and Szegedy, 2015) adds a bias, so convolutions need none. The low
-    # momentum lets its moving averages keep up in a short run.
+    """Return an untrained Keras model: pixels (n, height, width, 1) in, probabilities out."""
+    # Batch normalization (Ioffe and Szegedy, 2015) adds a bias, so the layers before it need none.
+    # Keras's default momentum of 0.99 averages over more steps than a short run has.
     return keras.Sequential(
         [
             keras.Input(image_shape, name="pixels"),
-            layers.Rescaling(1 / 255),
+            normalization(image_shape),
             layers.Conv2D(settings.filters[0], settings.kernel_sizes[0], use_bias=False),
             # Pooling first leaves fewer values to normalize, which saves 10 % of the time.
             layers.MaxPooling2D(settings.pool_sizes[0]),
@@ -127,15 +146,14 @@ def build_model(image_shape, classes, settings):
 
 
 # ------------------------------------------------------------------------------------ Training
-# Smaller betas than Keras's defaults raise accuracy by 0.1 percentage points after one epoch.
+# Momentum and betas say how much of the earlier steps' gradients a step averages in. Less than by
+# Keras's default betas raises accuracy by 0.1 percentage points after one epoch.
 OPTIMIZERS = {
     "adam": partial(keras.optimizers.Adam, beta_1=0.7, beta_2=0.9),
-    "adamw": partial(keras.optimizers.AdamW, beta_1=0.7, beta_2=0.9),
-    "muon": partial(keras.optimizers.Muon, adam_beta_1=0.7, adam_beta_2=0.9),
     "rmsprop": keras.optimizers.RMSprop,
     "sgd": partial(keras.optimizers.SGD, momentum=0.9, nesterov=True),
 }
-PEAK_LEARNING_RATES = {"adam": 0.01, "adamw": 0.01, "muon": 0.01, "rmsprop": 0.002, "sgd": 0.1}
+PEAK_LEARNING_RATES = {"adam": 0.01, "rmsprop": 0.002, "sgd": 0.1}
 
 
 def random_affine(images):
@@ -150,20 +168,19 @@ def random_affine(images):
     # Keras takes eight numbers for each image: both rows of matrix and offset, then two zeros.
     rows = tf.concat([matrix, offset[..., tf.newaxis]], axis=2)
     transforms = tf.pad(tf.reshape(rows, (count, 6)), [[0, 0], [0, 2]])
-    return keras.ops.image.affine_transform(images, transforms)
-
-
-def vary_strokes(images):
-    """Return images (n, height, width, 1), half of them with thicker or thinner strokes."""
-    # Gamma correction, by 1/4 to 4, moves the soft edges of strokes outwards or inwards.
-    half = images.shape[0] // 2
-    gamma = 4 ** tf.random.uniform((half, 1, 1, 1), -1, 1)
-    return tf.concat([255 * (images[:half] / 255) ** gamma, images[half:]], axis=0)
+    return ops.image.affine_transform(images, transforms, fill_mode="nearest")
 
 
 def augment(images, labels):
-    """Return a batch of images, changed at random as other people might write, and its labels."""
-    return vary_strokes(random_affine(tf.cast(images, "float32"))), labels
+    """Return a batch of images, changed at random as other people's might be, and its labels."""
+    images = random_affine(tf.cast(images, "float32"))
+    quarter = images.shape[0] // 4
+    half, third, rest = tf.split(images, [2 * quarter, quarter, -1])
+    # Gamma correction, by 1/4 to 4, moves the soft edges of strokes outwards or inwards.
+    gamma = 4 ** tf.random.uniform((2 * quarter, 1, 1, 1), -1, 1)
+    thicker_or_thinner = 255 * (half / 255) ** gamma
+    noisy = third + tf.random.normal(third.shape, stddev=50)
+    return tf.concat([thicker_or_thinner, noisy, rest], axis=0), labels
 
 
 def training_batches(images, labels, settings):
@@ -184,12 +201,11 @@ def training_batches(images, labels, settings):
 
 def compile_model(model, steps, settings):
     """Compile the model; its learning rate rises for a fifth of the steps, then falls to 0."""
-    warmup_steps = steps // 5
     schedule = keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0,
-        warmup_target=settings.learning_rate,
-        warmup_steps=warmup_steps,
-        decay_steps=steps - warmup_steps,
+        warmup_target=settings.learning_rate,  # without a slow start, the first steps are too large
+        warmup_steps=steps // 5,
+        decay_steps=steps - steps // 5,
     )
     model.compile(
         optimizer=OPTIMIZERS[settings.optimizer](schedule),
@@ -200,24 +216,13 @@ def compile_model(model, steps, settings):
     )
 
 
-def prepare_backups(settings):
-    """Return the folder for a run's backups: with --resume as it was left, otherwise a new one."""
-    unfinished = settings.output_dir / "unfinished"
-    record = unfinished / "settings.json"
-    may_differ = dict.fromkeys(("resume", "show", "output_dir", "model"))
-    current = json.dumps(vars(settings) | may_differ, default=str)
+def train(model, batches, validation, settings):
+    """Train the model; return its history, a structured array with a record for each epoch."""
+    unfinished = settings.output_dir / "unfinished_run"
     if not settings.resume:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        record.write_text(current)
-    elif not record.exists() or record.read_text() != current:
-        raise InputError(f"{unfinished} has no run with these options; fix them or omit --resume")
-    return unfinished
-
-
-def train(model, batches, validation, settings):
-    """Train the model; return its history, a structured array with a record for each epoch."""
-    unfinished = prepare_backups(settings)
+        (unfinished / "settings.json").write_text(json.dumps(vars(settings), default=str))
     model.fit(
         batches,
         epochs=settings.epochs,
@@ -225,14 +230,16 @@ def train(model, batches, validation, settings):
         validation_batch_size=500,
         callbacks=[
             keras.callbacks.TerminateOnNaN(),
-            keras.callbacks.BackupAndRestore(unfinished, delete_checkpoint=False),
+            # The next two keep what --resume needs. A double checkpoint survives a torn file.
+            keras.callbacks.BackupAndRestore(
+                unfinished / "backup", double_checkpoint=True, delete_checkpoint=False
+            ),
             keras.callbacks.CSVLogger(unfinished / "history.csv", append=True),
         ],
         verbose=1 if sys.stdout.isatty() else 2,  # a progress bar, or one line per epoch
     )
     # What fit returns lacks the epochs before --resume.
     history = np.genfromtxt(unfinished / "history.csv", delimiter=",", names=True, ndmin=1)
-    history["epoch"] += 1  # Keras counts from 0
     if not np.isfinite(history["loss"]).all():
         shutil.rmtree(unfinished)
         raise InputError("the loss became NaN or infinite; lower --learning-rate")
@@ -269,14 +276,16 @@ def print_report(labels, probabilities, metrics):
 BLUE, ORANGE = "#0072b2", "#d55e00"  # safe for colour-blind people (Okabe and Ito, 2008)
 
 
-def plot_history(history):
-    """Return a figure of training and validation accuracy and loss over the epochs."""
+def plot_history(history, augmented):
+    """Return a figure of accuracy and loss over the epochs; augmented: training images were."""
     figure = plt.figure("Training curves", (10, 4), layout="constrained", clear=True)
+    epochs = history["epoch"] + 1  # Keras counts from 0
+    training = "training (augmented images)" if augmented else "training"
     for axes, name in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
-        axes.plot(history["epoch"], history[name], "o-", color=BLUE, label="training")
-        axes.plot(history["epoch"], history[f"val_{name}"], "s--", color=ORANGE, label="validation")
+        axes.plot(epochs, history[name], "o-", color=BLUE, label=training)
+        axes.plot(epochs, history[f"val_{name}"], "s--", color=ORANGE, label="validation")
         axes.set(xlabel="epoch", ylabel=name, title=f"{name.capitalize()} over the epochs")
-        axes.set_xlim(0.5, len(history["epoch"]) + 0.5)
+        axes.set_xlim(0.5, len(epochs) + 0.5)
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
         axes.legend()
@@ -316,28 +325,28 @@ def plot_confusion(labels, probabilities):
         ax=figure.subplots(),
         cmap="Blues",
         colorbar=False,
-        im_kw={"norm": "symlog"},  # makes one mistake visible beside 1,000 correct answers
+        # A logarithm shows one mistake beside 1,000 correct answers; pale colours show the counts.
+        im_kw={"norm": "symlog", "alpha": 0.6},
+        text_kw={"color": "black"},
     )
-    for zero in display.text_[display.confusion_matrix == 0]:
-        zero.remove()
     display.ax_.set_title("Test images by true and predicted label")
     return figure
 
 
 # ------------------------------------------------------------------------------- The whole run
-def save_training(model, history, folder):
+def save_training(model, folder):
     """Save the trained model and its history, then remove what only --resume needs."""
-    # With a new optimizer, the saved model can be trained further: the learning rate ended at 0.
+    unfinished = folder / "unfinished_run"
+    # The learning rate has ended at 0. Compiled anew, the saved model can be trained further.
     model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
-    model.save(folder / "unfinished" / "model.keras")  # if this fails, an earlier model stays
-    os.replace(folder / "unfinished" / "model.keras", folder / "model.keras")
-    names = ",".join(history.dtype.names)
-    np.savetxt(folder / "history.csv", history, "%.6g", delimiter=",", header=names, comments="")
-    shutil.rmtree(folder / "unfinished", ignore_errors=True)
+    model.save(unfinished / "model.keras")  # if this fails, an earlier model stays
+    os.replace(unfinished / "model.keras", folder / "model.keras")
+    os.replace(unfinished / "history.csv", folder / "history.csv")
+    shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def evaluate(model, images, labels, folder, details):
-    """Evaluate the model on test images: save metrics and details, print them, save figures."""
+    """Evaluate the model on test images: save and print metrics, save details and figures."""
     folder.mkdir(parents=True, exist_ok=True)
     probabilities = model.predict(images, batch_size=500, verbose=0)
     metrics = score(labels, probabilities)
@@ -355,9 +364,6 @@ def evaluate(model, images, labels, folder, details):
 def train_and_evaluate(settings):
     """Load the data; build, train and save the model; evaluate it and plot its history."""
     (x_train, y_train), (x_val, y_val), test, classes = load_data(settings.data, settings.limit)
-    missing = sorted(set(range(classes)) - set(y_train.tolist()))
-    if missing:
-        print(f"No training image has one of the labels {missing}")
     y_train = keras.utils.to_categorical(y_train, classes)  # label smoothing needs one-hot labels
     y_val = keras.utils.to_categorical(y_val, classes)
     keras.utils.set_random_seed(settings.seed)
@@ -368,16 +374,15 @@ def train_and_evaluate(settings):
     model.summary()
     batches = training_batches(x_train, y_train, settings)
     compile_model(model, settings.epochs * len(batches), settings)
-    used = len(batches) * min(settings.batch_size, len(x_train))
-    print(f"Training on {used} of {len(x_train)} images, validating on {len(x_val)}", flush=True)
+    print(f"Training on {len(x_train)} images, validating on {len(x_val)}", flush=True)
     start, cpu_start = time.perf_counter(), time.process_time()
     history = train(model, batches, (x_val, y_val), settings)
     details = {"settings": vars(settings), "train_seconds": time.perf_counter() - start}
     details["train_cpu_seconds"] = time.process_time() - cpu_start
-
-    save_training(model, history, settings.output_dir)
+    save_training(model, settings.output_dir)
     evaluate(model, *test, settings.output_dir, details)
-    plot_history(history).savefig(settings.output_dir / "training_curves.png", dpi=120)
+    curves = plot_history(history, settings.augment)
+    curves.savefig(settings.output_dir / "training_curves.png", dpi=120)
 
 
 # ---------------------------------------------------------------------------- Other data sets
@@ -385,6 +390,17 @@ DATA_FORM = 'np.savez("set.npz", x_train=images, y_train=labels, x_test=images, 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 # A name of each of ARRAYS. MNIST's test images are in t10k-images, other sets' in test-images.
 IDX_FILES = ("*train-images*", "*train-labels*", "*[kt]-images*", "*[kt]-labels*")
+
+
+@contextlib.contextmanager
+def naming(file, advice):
+    """Turn any error of a damaged or foreign file into an InputError that names it, with advice."""
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # many types
+        raise InputError(f"{file}: {error}; {advice}") from None
 
 
 def read_idx(folder, pattern):
@@ -403,8 +419,6 @@ def read_idx(folder, pattern):
 
 def check_part(images, labels):
     """Return grey images as uint8 (n, height, width), labels as uint8 (n,), or raise ValueError."""
-    if images.dtype.kind not in "buif" or labels.dtype.kind not in "buif":
-        raise ValueError(f"images are {images.dtype}, labels {labels.dtype}, not numbers")
     if images.ndim == 4 and images.shape[3] == 1:
         images = images[..., 0]
     if labels.ndim == 2 and labels.shape[1] > 1 and (labels.sum(axis=1) == 1).all():
@@ -415,19 +429,19 @@ def check_part(images, labels):
         raise ValueError(f"pixels are from {images.min()} to {images.max()}, not from 0 to 255")
     if not np.isin(labels, range(100)).all():
         raise ValueError("labels are not whole numbers from 0 to 99")
-    if images.max() <= 1:
+    if images.max() <= 1.001:  # from 0 to 1, but for rounding
         images = np.rint(images * np.float32(255))
     return images.astype(np.uint8), labels.astype(np.uint8).ravel()
 
 
 def read_data_set(path):
     """Return (x_train, y_train), (x_test, y_test) of the data set at path, or raise InputError."""
-    try:
+    form = f"--data takes a folder of IDX files, or what NumPy saves by {DATA_FORM}"
+    with naming(path, form):
         if path.is_dir():
             x_train, y_train, x_test, y_test = (read_idx(path, pattern) for pattern in IDX_FILES)
             if any(path.glob("emnist-*")):
-                print("EMNIST's images are stored transposed, and are now turned upright")
-                x_train, x_test = x_train.swapaxes(1, 2), x_test.swapaxes(1, 2)
+                x_train, x_test = x_train.swapaxes(1, 2), x_test.swapaxes(1, 2)  # upright
         else:
             # NumPy alone would report any other file as a pickle.
             with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as stored:
@@ -435,24 +449,13 @@ def read_data_set(path):
         training, test = check_part(x_train, y_train), check_part(x_test, y_test)
         if training[0].shape[1:] != test[0].shape[1:] or test[1].max() > training[1].max():
             raise ValueError("its test images have another size, or labels absent from training")
-    except Exception as error:  # many types, of a damaged file
-        advice = f"--data takes a folder of IDX files, or what NumPy saves by {DATA_FORM}"
-        raise InputError(f"{path}: {error}; {advice}") from None
-    if training[0].max() < 64:
-        print(f"The brightest pixel of the training images is {training[0].max()}, not 255")
     return training, test
 
 
 def load_model(path, image_shape=(28, 28, 1)):
     """Return the Keras model in a .keras file (its code is never run); InputError if unfit."""
-    try:
-        with zipfile.ZipFile(path):  # Keras reports a damaged file as missing
-            model = keras.saving.load_model(path, compile=False, safe_mode=True)
-        output = np.asarray(model(np.zeros((1, *model.input_shape[1:]))))
-        if output.ndim != 2 or not np.isclose(output.sum(), 1):
-            raise ValueError("its output is not a probability for each class")
-    except Exception as error:  # many types, of a file that is no model
-        raise InputError(f"{path}: no model; train one, or name one by --model: {error}") from None
+    with naming(path, "train a model, or name one by --model"):
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
     if model.input_shape[1:] != image_shape:
         raise InputError(f"{path} takes images of {model.input_shape[1:]}, not of {image_shape}")
     return model
@@ -469,23 +472,55 @@ def evaluate_trained(settings):
     evaluate(model, images, labels, folder, {"settings": vars(settings)})
 
 
+# -------------------------------------------------------------------------------- Your own images
+CONFIDENT = 0.8  # 2 % of the validation images score lower, with three quarters of the mistakes
+
+# A digit that was read: probabilities, float32 (classes,), of which the label has the highest; the
+# box's left, top, width, height in pixels of the upright original; the image that the network saw;
+# whether the border of the picture cuts it.
+Digit = namedtuple("Digit", "label probability probabilities box image is_cut")
+# What was read: rows of digits, the same digits in one list, the grey picture, and its scale: the
+# size of one of its pixels in pixels of the original.
+Reading = namedtuple("Reading", "rows digits image scale")
+
+
+def read_digits(source, model):
+    """Return the Reading of a path, Pillow image or uint8 array, or raise InputError."""
+    name, advice = "image", "give a Pillow image or an array, uint8 (height, width)"
+    if isinstance(source, str | Path):
+        name, advice = source, "save it again, as a PNG or JPEG"
+        if os.path.isdir(source) or not os.path.exists(source):
+            raise InputError(f"{name}: no picture; name one, or a folder of pictures")
+    with naming(name, advice):
+        image, scale = open_grey(source)
+    candidates = []  # what each copy shows: digits, their share of all its ink, and their text
+    for page in dark_on_light(image):
+        for copy in pyramid(page):  # digits of any size have a good one in one of the copies
+            parts, share = find_digits(copy)
+            if parts:
+                digits = classify(parts, scale * max(image.size) / max(copy.size), model)
+                candidates.append((digits, share, row_texts(into_rows(digits))))
+    digits = most_convincing(candidates)
+    if not digits:
+        raise InputError(f"{name}: no digit stands out from the paper; write larger or clearer")
+    rows = into_rows(digits)
+    return Reading(rows, [digit for row in rows for digit in row], image, scale)
+
+
 # ------------------------------------------------------------------- Your own images: the picture
 Image.MAX_IMAGE_PIXELS = 250_000_000  # some phones take photos of 200 megapixels
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**30  # bytes, of colour profiles
 
 
 def without_transparency(image):
-    """Return a Pillow image in grey, put on white or black, whichever gives more contrast."""
-    image = image.convert("RGBA")
+    """Return an RGBA Pillow image in grey, put on white or black, whichever gives more contrast."""
     white, black = (Image.new("RGBA", image.size, color) for color in ("white", "black"))
     on_white, on_black = (Image.alpha_composite(ground, image) for ground in (white, black))
     return max(on_white.convert("L"), on_black.convert("L"), key=np.std)
 
 
 def open_grey(source):
-    """Return a grey, upright Pillow image, and its scale: how many original pixels a pixel spans.
-
-    source: a path, a Pillow image, or an array, uint8 (height, width) or (height, width, 1).
-    """
+    """Return the grey, upright Pillow image of a picture, and its scale (see Reading)."""
     if isinstance(source, np.ndarray):
         source = Image.fromarray(source[..., 0] if source.shape[2:] == (1,) else source)
     image = source if isinstance(source, Image.Image) else Image.open(source)
@@ -495,41 +530,42 @@ def open_grey(source):
     with contextlib.suppress(Exception):  # its EXIF data may be damaged
         image = ImageOps.exif_transpose(image)
     if image.mode[0] in "IF":  # more than 8 bits, which convert() would clip
-        values = np.asarray(image, np.float32) - np.min(image)
+        values = np.nan_to_num(np.asarray(image, np.float32))
+        values -= values.min()
         image = Image.fromarray(np.uint8(255 * values / max(values.max(), 1e-9)))
-    image = without_transparency(image) if image.has_transparency_data else image.convert("L")
+    is_transparent = image.has_transparency_data
+    image = image.convert("RGBA" if is_transparent else "L")
     # At 3 megapixels, digits 3 mm high on a page of A4 still have 20 pixels.
     shrink = max(1, (image.width * image.height / 3_000_000) ** 0.5)
     image.thumbnail([side / shrink for side in image.size])
-    return image, longer_side / max(image.size)
+    scale = longer_side / max(image.size)
+    return without_transparency(image) if is_transparent else image, scale
 
 
 def dark_on_light(image):
     """Yield the grey Pillow image if its writing may be dark, its negative if it may be light."""
     small = np.asarray(image.resize((128, 128), Image.BOX), np.float32)
-    contrast = small - ndimage.gaussian_filter(small, 16)
-    median = np.median(small)
-    # Even in deep shadow, paper is not darker than the mean around it, which dark strokes lower.
-    if median >= 64 or np.median(contrast) > -0.1 * contrast.std():
+    # Strokes differ most from their surroundings: dark ones make the skewness negative.
+    skewness = skew(small - ndimage.gaussian_filter(small, 16), axis=None)
+    if skewness <= 2:  # hard shadows have up to 2
         yield image
-    # Strokes differ most from their surroundings: dark ones skew the differences to the negative.
-    if median <= 160 and skew(contrast, axis=None) >= -1:
+    if skewness >= -1:
         yield ImageOps.invert(image)
 
 
 def pyramid(page):
     """Yield a grey Pillow image, enlarged if it is small, and smaller and smaller copies of it."""
-    smallest = np.clip(max(page.size) / 8, 60, 100)  # smaller copies show only a page's edges
-    if min(page.size) >= 8 and max(page.size) < 130:
-        page = ImageOps.contain(page, (130, 130))
-    elif 250 <= max(page.size) < 600:  # several rows in it leave few pixels for a digit
-        page = ImageOps.scale(page, 2)
+    longer_side = max(page.size)
+    smallest = np.clip(longer_side / 8, 60, 100)  # smaller copies show only a page's edges
+    if min(page.size) >= 8:  # in a small picture, several rows leave few pixels for a digit
+        page = ImageOps.scale(page, max(1, min(2, 600 / longer_side), 130 / longer_side))
     while min(page.size) >= 8 and max(page.size) > smallest:
         yield page
         page = ImageOps.scale(page, 0.5**0.5, Image.BILINEAR)
 
 
 # ----------------------------------------------------------------------- Your own images: the ink
+# The constants from here on were chosen on the pages of tests/pages.py.
 EDGE = 0.4  # ink at the edge of a stroke; in its middle it is about 1
 
 
@@ -546,16 +582,16 @@ def without_lines(ink, length):
 
 def without_boxes(ink, threshold):
     """Return ink, float (height, width), without boxes: parts over threshold on all four sides."""
-    plain = ink.copy()
+    boxless = ink.copy()
     components, _ = ndimage.label(ink > threshold, np.ones((3, 3)))
     for number, place in enumerate(ndimage.find_objects(components), start=1):
         own = components[place] == number
         depth = min(own.shape) // 5  # to this depth, a round 0 covers less of its sides
         margins = own[:depth], own[-depth:], own.T[:depth], own.T[-depth:]
         if depth > 2 and all(margin.any(axis=0).mean() > 0.83 for margin in margins):
-            box = np.pad(plain[place], 8)  # so that sides at its edge count as thin
-            plain[place] = without_lines(box, round(0.8 * min(own.shape)))[8:-8, 8:-8]
-    return plain
+            box = np.pad(boxless[place], 8)  # so that sides at its edge count as thin
+            boxless[place] = without_lines(box, round(0.8 * min(own.shape)))[8:-8, 8:-8]
+    return boxless
 
 
 def lift_ink(page):
@@ -563,8 +599,7 @@ def lift_ink(page):
 
     Ink is 0 on paper and about 1 in dark strokes: how much darker a pixel is than the paper there.
     The paper is a grey closing: it lacks strokes, which are dark and narrow, but not shadows.
-    Dividing by the root of its brightness makes the grain equal everywhere. The constants here and
-    below were chosen on the pages of tests/pages.py.
+    Dividing by the root of its brightness makes the grain equal everywhere.
     """
     grey = ndimage.gaussian_filter(np.asarray(page, np.float32), 1)
     paper = ndimage.grey_closing(grey, (41, 41))  # wider than strokes, in pixels
@@ -572,94 +607,107 @@ def lift_ink(page):
     # Every fourth row is enough for the medians, and saves 6 % of the time.
     grain = np.median(abs(np.diff(ink, axis=0)[::4]))
     ink = (ink - np.median(ink[::4])).clip(0)  # grain makes the closing too bright
-    plain = without_lines(ink, 150)  # longer than the strokes of a digit, in pixels
+    lineless = without_lines(ink, 150)  # longer than the strokes of a digit, in pixels
     # The level of strokes: a mean in which paper hardly counts, but well above the grain. The floor
     # of 2.6 is a stroke 41 of 255 grey levels darker than white paper.
-    level = max(np.average(plain, weights=plain**1.5 + 1e-9), 27 * grain, 2.6)
-    # Faint boxes need a low threshold; boxes that touch a shadow need a high one.
+    level = max(np.average(lineless, weights=lineless**1.5 + 1e-9), 27 * grain, 2.6)
+    # Boxes are found in ink that has lines: faint ones by a low threshold, shaded ones by a high one.
     boxless = without_boxes(without_boxes(ink / level, EDGE / 2), EDGE)
-    return np.minimum(plain / level, boxless), paper
+    return np.minimum(lineless / level, boxless), paper
 
 
 # -------------------------------------------------------------------- Your own images: the digits
-# A connected part of a page's ink: its place, slices of rows and columns; its size in pixels; its
-# own ink; whether the border of the page cuts it.
-Part = namedtuple("Part", "place height width ink is_cut")
+# A connected part of a page's ink: its place, slices of rows and columns; its own ink, float
+# (height, width); whether the border of the page cuts it.
+Part = namedtuple("Part", "place ink is_cut")
 
 
-def may_be_digit(part, around, page_shape):
-    """Return whether a part may be a digit; around: all ink in its place, float (height, width)."""
-    if max(part.width, part.height) < 7 or part.height > 170:  # others are found in other copies
+def may_be_digit(part, ink):
+    """Return whether a part of a page's ink may be a digit."""
+    height, width = part.ink.shape
+    # A 1 from the top of the page to its bottom is not as thin as a line.
+    is_tall_1 = height >= len(ink) - 2 and height / 40 < width < height / 8
+    if not (14 < height <= 170 or is_tall_1):  # a speck, or higher than in smaller copies
         return False
-    steepness = ndimage.gaussian_gradient_magnitude(around, 1)
+    # What else the border cuts is a fold or the edge of something, unless it is large.
+    if part.is_cut and part.ink.size <= min(ink.shape) ** 2 / 8 and not is_tall_1:
+        return False
+    steepness = ndimage.gaussian_gradient_magnitude(ink[part.place], 1)
     if np.percentile(steepness[part.ink > 0], 80) <= 0.1:  # a shadow has soft edges
         return False
-    # What the border cuts is a fold or the edge of something, unless it is large for the picture.
-    return not part.is_cut or part.ink.size > min(page_shape) ** 2 / 8
+    is_round = min(height, width) > 0.6 * max(height, width)
+    is_full = (part.ink[1:-1, 1:-1] > EDGE).mean() > 0.73
+    return not (is_round and is_full)  # a punched hole or a blot
 
 
-def possible_digits(ink, near):
-    """Return parts of ink, float (height, width), joined by the mask near, that may be digits."""
-    border = np.ones(ink.shape, bool)
-    border[1:-1, 1:-1] = False
-    components, _ = ndimage.label(near, np.ones((3, 3)))  # corners touch
+def without_circles(parts):
+    """Return parts but for those with another part within their box: circles around digits."""
+    edges = []
+    for part in parts:
+        rows, columns = part.place
+        edges.append([rows.start, columns.start, -rows.stop, -columns.stop])
+    edges = np.reshape(edges, (-1, 4))  # all are larger in what lies within
+    are_circles = (edges[:, np.newaxis] < edges).all(axis=2).any(axis=1)
+    return [part for part, is_circle in zip(parts, are_circles, strict=True) if not is_circle]
+
+
+def possible_digits(ink, joined):
+    """Return parts of ink, float (height, width), within the mask joined, that may be digits."""
+    border = ~ndimage.binary_erosion(np.ones(ink.shape, bool))  # a pixel wide
+    components, _ = ndimage.label(joined, np.ones((3, 3)))  # corners touch
     # Each part grows by a pixel, its soft edge; what is not beside ink is dropped.
     components = np.where(components, components, ndimage.maximum_filter(components, 3))
     components = components * ndimage.binary_dilation(ink > EDGE)
     parts = []
     for number, place in enumerate(ndimage.find_objects(components), start=1):
-        if place is None:  # cut_apart left a piece without ink
-            continue
-        own = np.where(components[place] == number, ink[place], 0)
-        is_cut = (own[border[place]] > EDGE).any()
-        part = Part(place, *own.shape, own, is_cut)
-        if may_be_digit(part, ink[place], ink.shape):
-            parts.append(part)
-    return parts
+        if place:  # or cut_apart left a piece without ink
+            own = np.where(components[place] == number, ink[place], 0)
+            parts.append(Part(place, own, (own[border[place]] > EDGE).any()))
+    return without_circles([part for part in parts if may_be_digit(part, ink)])
 
 
-def cut_apart(near, parts, usual):
-    """Return the mask near without the places where parts, made of several digits, are thinnest."""
-    near = near.copy()
+def cut_apart(joined, parts, usual):
+    """Return the mask joined, cut where parts that are several digits are thinnest."""
+    joined = joined.copy()
     for part in parts:
         rows, columns = part.place
-        height = max(usual, part.height)
-        count = round(part.width / (0.8 * height))
-        room = height // 4  # how far a cut may be from where equal shares meet
+        height, width = part.ink.shape
+        count = round(width / (0.8 * max(usual, height)))
+        room = max(usual, height) // 4  # how far a cut may be from where equal shares meet
         thickness = part.ink.sum(axis=0)
         for number in range(1, count):
-            start = part.width * number // count - room
-            cut = columns.start + start + thickness[start : start + 2 * room + 1].argmin()
-            near[rows, cut] = False
-    return near
+            start = width * number // count - room
+            cut = start + thickness[start : start + 2 * room + 1].argmin()
+            joined[rows, columns.start + cut] = False
+    return joined
 
 
 def find_digits(page):
     """Return the digits of a grey Pillow image, a list of parts, and their share of its ink."""
     ink, paper = lift_ink(page)
-    near = ndimage.binary_dilation(ink > EDGE, np.ones((7, 1)))  # joins a 5 and its bar
-    parts = possible_digits(ink, near)
-    heights = [part.height for part in parts if part.height > 14]  # others are specks
-    # Of two middle heights take the larger: the smaller may be a large speck.
-    usual = sorted(heights)[len(heights) // 2] if heights else 0
-    wide = [part for part in parts if part.width >= 1.5 * max(usual, part.height)]
+    joined = ndimage.binary_dilation(ink > EDGE, np.ones((7, 1)))  # a 5 and its bar
+    parts = possible_digits(ink, joined)
+    heights = [len(part.ink) for part in parts] or [0]
+    usual = np.percentile(heights, 50, method="higher")
+    wide = [part for part in parts if part.ink.shape[1] >= 1.5 * max(usual, len(part.ink))]
     if wide:
-        parts = possible_digits(ink, cut_apart(near, wide, usual))
-    parts = [part for part in parts if max(14, 0.5 * usual) < part.height < 2.5 * usual]
+        parts = possible_digits(ink, cut_apart(joined, wide, usual))
+    parts = [part for part in parts if 0.5 * usual < len(part.ink) < 2.5 * usual]
     # Strokes have paper on both sides. The edge of something wide has it on one side only.
     evenness = [paper[part.place].min() / paper[part.place].max() for part in parts]
     if parts and np.mean(evenness) < 0.65:
-        parts = []
+        return [], 0
     written = sum(np.count_nonzero(part.ink > EDGE) for part in parts)
     return parts, written / max(1, np.count_nonzero(ink > EDGE))
 
 
 def to_mnist_form(ink):
     """Return a digit's ink, float (height, width), as MNIST has it: uint8 (28, 28)."""
-    # The width of a line is its area over half its outline. Thin lines are widened to a twelfth of
-    # the digit's size: MNIST's are about a tenth.
+    # Thin strokes are widened to a twelfth of the digit's size; MNIST's have about a tenth. A
+    # stroke's width is its area divided by half of its outline.
     outline = np.hypot(*np.gradient(ink)).sum()
-    missing = round(max(ink.shape) / 12 - 2 * ink.sum() / max(outline, 1e-9))
+    width = ink.sum() / max(outline / 2, 1e-9)
+    missing = round(max(ink.shape) / 12 - width)
     if missing > 0:
         ink = ndimage.grey_dilation(np.pad(2 * ink, missing), (missing + 1, missing + 1))
     # Scaled into 20 x 20 and centred by its mass (LeCun et al., 1998, section III.A).
@@ -670,17 +718,7 @@ def to_mnist_form(ink):
     return np.pad(digit, 14)[top : top + 28, left : left + 28]  # 14 on either side of the centre
 
 
-# ------------------------------------------------------------------- Your own images: the reading
-CONFIDENT = 0.8  # 2 % of the validation images score lower, with three quarters of the mistakes
-
-# A digit that was read: probabilities, float32 (classes,), of which the label has the highest; the
-# box's left, top, width, height in pixels of the upright original; the image that the network saw;
-# whether the border of the picture cuts it.
-Digit = namedtuple("Digit", "label probability probabilities box image is_cut")
-# What was read in a picture: rows of digits, the grey picture, and its scale (see open_grey).
-Reading = namedtuple("Reading", "rows image scale")
-
-
+# ---------------------------------------------------------------- Your own images: what they show
 def classify(parts, scale, model):
     """Return parts as digits; a pixel of their page is scale pixels of the original."""
     images = np.stack([to_mnist_form(part.ink) for part in parts])
@@ -688,8 +726,8 @@ def classify(parts, scale, model):
     digits = []
     for part, image, probabilities in zip(parts, images, predictions, strict=True):
         rows, columns = part.place
-        # A box leaves out the soft edge, a pixel wide.
-        edges = columns.start + 1, rows.start + 1, part.width - 2, part.height - 2
+        height, width = part.ink.shape
+        edges = columns.start + 1, rows.start + 1, width - 2, height - 2  # without the soft edge
         box = tuple(round(scale * edge) for edge in edges)
         label, probability = int(probabilities.argmax()), float(probabilities.max())
         digits.append(Digit(label, probability, probabilities, box, image, part.is_cut))
@@ -710,12 +748,13 @@ def is_writing(digits, share):
     """Return whether digits, with this share of all ink, are writing, not lines or other things."""
     sure = [digit for digit in digits if digit.label != 1 and digit.probability >= CONFIDENT]
     ones = [digit for digit in digits if digit.label == 1]
-    if len(sure) >= 3 and len(ones) <= len(digits) / 2:  # the sides of boxes look like many 1s
+    # Three sure digits are enough, but among many 1s: the sides of boxes look like them.
+    if len(sure) >= 3 and len(ones) <= len(digits) / 2:
         return True
+    # Fewer must be most of the ink, nearly all of it where the border cuts them.
     if any(digit.is_cut for digit in digits):
-        # One or two digits reach the border only if they fill the picture.
         return share > 0.95 and (len(digits) == 1 or len(digits) == len(sure))
-    # Uncertain digits and 1s that are not level are the pieces of a line.
+    # The pieces of a line are neither sure nor level.
     _, tops, _, heights = np.transpose([digit.box for digit in digits])
     are_level = np.ptp(tops) < 0.7 * heights.min()
     return share > 0.8 and (are_level or len(sure) >= len(digits) / 2)
@@ -725,6 +764,14 @@ def are_sure(digits):
     """Return whether digits are all confident and whole, and not only 1s, which lines look like."""
     whole = all(digit.probability >= CONFIDENT and not digit.is_cut for digit in digits)
     return whole and any(digit.label != 1 for digit in digits)
+
+
+def is_apart(digit, other):
+    """Return whether the boxes of two digits do not touch."""
+    left, top, width, height = digit.box
+    other_left, other_top, other_width, other_height = other.box
+    beside = left + width < other_left or other_left + other_width < left
+    return beside or top + height < other_top or other_top + other_height < top
 
 
 def into_rows(digits):
@@ -741,83 +788,66 @@ def into_rows(digits):
 
 
 def row_texts(rows, doubt=""):
-    """Return a text for each row of digits, with the text doubt after each doubtful one."""
+    """Return a text for each row of digits, a space between numbers, doubt after each doubtful."""
     texts = []
     for row in rows:
-        words = [f"{digit.label}{'' if digit.probability >= CONFIDENT else doubt}" for digit in row]
-        texts.append((" " if len(row[0].probabilities) > 10 else "").join(words))
+        text, end = "", np.inf
+        for digit in row:
+            left, _, width, height = digit.box
+            # In the boxes of a form, the gaps within a number may be wider than a digit is high.
+            if left - end > 1.5 * height or (text and len(digit.probabilities) > 10):
+                text += " "
+            text += str(digit.label) + ("" if digit.probability >= CONFIDENT else doubt)
+            end = left + width
+        texts.append(text)
     return texts
 
 
 def most_convincing(candidates):
-    """Return the best digits of candidates, (digits, share of all ink); [] if none are writing."""
-    sure_texts = [row_texts(into_rows(digits)) for digits, _ in candidates if are_sure(digits)]
+    """Return the best digits of candidates that are writing, with what others add; or []."""
+    sure_texts = [text for digits, _, text in candidates if are_sure(digits)]
     writing = []
-    for digits, share in candidates:
+    for digits, share, text in candidates:
         # What two copies surely show is writing, whatever else is in the picture.
-        if is_writing(digits, share) or sure_texts.count(row_texts(into_rows(digits))) >= 2:
+        if sure_texts.count(text) >= 2 or is_writing(digits, share):
             writing.append(digits)
-    return max(writing, key=evidence, default=[])
-
-
-def read_digits(source, model):
-    """Return the Reading of a picture (see open_grey), or raise InputError if it shows no digit."""
-    name = source if isinstance(source, str | Path) else "image"
-    try:
-        image, scale = open_grey(source)
-    except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"{name}: no picture; name one, or a folder of pictures") from None
-    except Exception as error:  # many types, of a damaged file
-        raise InputError(f"{name}: {error}; save it again, as a PNG or JPEG") from None
-    candidates = []  # the digits of each copy, and their share of its ink
-    for page in dark_on_light(image):
-        for copy in pyramid(page):
-            parts, share = find_digits(copy)
-            if parts:
-                digits = classify(parts, scale * max(image.size) / max(copy.size), model)
-                candidates.append((digits, share))
-    digits = most_convincing(candidates)
-    if not digits:
-        raise InputError(f"{name}: no digit stands out from the paper; write larger or clearer")
-    return Reading(into_rows(digits), image, scale)
+    best, *others = sorted(writing, key=evidence, reverse=True) or [[]]
+    for digits in filter(are_sure, others):  # digits of another size, elsewhere
+        best = best + [one for one in digits if all(is_apart(one, other) for other in best)]
+    return best
 
 
 # --------------------------------------------------------------------- Your own images: --predict
-def describe(path, rows, true_label, as_json):
-    """Return a line with what was read in an image, and its true label, if that is not None."""
-    digits = [digit for row in rows for digit in row]
+def describe(path, reading, true_label, as_json):
+    """Return a line with what was read in a picture, and its true label, if that is not None."""
+    digits = reading.digits
     if as_json:
-        found = {"file": str(path), "digits": "\n".join(row_texts(rows))}
+        found = {"file": str(path), "digits": "\n".join(row_texts(reading.rows))}
         found["probabilities"] = [round(digit.probability, 4) for digit in digits]
         found["boxes"] = [digit.box for digit in digits]
         found["confident"] = all(digit.probability >= CONFIDENT for digit in digits)
         return json.dumps(found if true_label is None else found | {"true": true_label})
     shares = ", ".join(f"{digit.label} {100 * digit.probability:.1f} %" for digit in digits)
-    is_wrong = true_label is not None and not is_correct(rows, true_label)
-    mistake = f"  WRONG, true {true_label}" if is_wrong else ""
-    return f"{path}: {' / '.join(row_texts(rows, doubt='?'))}  ({shares}){mistake}"
-
-
-def is_correct(rows, true_label):
-    """Return whether a single digit was read, with the true label."""
-    return [digit.label for row in rows for digit in row] == [true_label]
+    line = f"{path}: {' / '.join(row_texts(reading.rows, doubt='?'))}  ({shares})"
+    if true_label is not None and [digit.label for digit in digits] != [true_label]:
+        line += f"  WRONG, true {true_label}"
+    return line
 
 
 def plot_reading(axes, reading):
     """Draw the written part of a picture on Matplotlib axes, with a box around each digit."""
-    digits = [digit for row in reading.rows for digit in row]
     width, height = (reading.scale * side for side in reading.image.size)
     axes.imshow(reading.image, cmap="gray", extent=(0, width, height, 0))
-    for digit in digits:
+    for digit in reading.digits:
         color = BLUE if digit.probability >= CONFIDENT else ORANGE
         left, top, *size = digit.box
         axes.add_patch(plt.Rectangle((left, top), *size, fill=False, color=color))
         axes.text(left, top, digit.label, color=color, fontsize=9, ha="right", va="bottom")
     # Zoom in: on a whole page, the labels would cover the writing.
-    lefts, tops, widths, heights = np.transpose([digit.box for digit in digits])
-    around = 2 * max(widths.max(), heights.max())
-    axes.set_xlim(max(0, lefts.min() - around), min(width, (lefts + widths).max() + around))
-    axes.set_ylim(min(height, (tops + heights).max() + around), max(0, tops.min() - around))
+    lefts, tops, widths, heights = np.transpose([digit.box for digit in reading.digits])
+    around = 2 * heights.max()
+    axes.set_xlim(lefts.min() - around, (lefts + widths).max() + around)
+    axes.set_ylim((tops + heights).max() + around, tops.min() - around)
 
 
 def as_page(rows):
@@ -829,56 +859,53 @@ def as_page(rows):
 
 
 def plot_readings(readings):
-    """Return a figure of {path: Reading}: pictures with boxes, and what the network saw."""
+    """Return a figure of pairs (path, Reading): pictures with boxes, and what the network saw."""
     figure = plt.figure("What was read", (10, 3 * len(readings)), layout="constrained", clear=True)
     grid = figure.subplots(len(readings), 2, squeeze=False, subplot_kw={"xticks": [], "yticks": []})
-    for (original, seen), (path, reading) in zip(grid, readings.items(), strict=True):
+    for (original, seen), (path, reading) in zip(grid, readings, strict=True):
         plot_reading(original, reading)
         name = path.name.encode(errors="ignore").decode()  # without what no font can draw
-        original.set_title(name, fontsize=9, parse_math=False, pad=14)  # above the labels
+        original.set_title(name, fontsize=9, parse_math=False)
         seen.imshow(as_page(reading.rows), cmap="gray_r")
         seen.set_title("what the network saw", fontsize=9)
     return figure
 
 
-def find_images(paths):
-    """Return the paths of images, each folder replaced by its images, sorted by name."""
-    known = [suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN]
+def find_pictures(paths):
+    """Return the paths of pictures; a folder stands for all files in it and in folders below."""
     found = []
-    for path in paths:
-        name = os.path.expanduser(path)  # Windows leaves ~ and * to the program
-        names = [name] if os.path.exists(name) else sorted(glob.glob(name)) or [name]
-        for match in map(Path, names):
-            files = sorted(match.glob("[!.]*")) if os.path.isdir(match) else []
-            images = [file for file in files if file.suffix.lower() in known]
-            skipped = [file.name for file in files if file not in images]
-            if skipped:
-                print_error(f"{match}: skipped {', '.join(skipped)}; save pictures as PNG or JPEG")
-            found += images or [match]
+    for path in map(os.path.expanduser, paths):  # Windows leaves ~ and * to the program
+        pattern = glob.escape(path) if os.path.exists(path) else path
+        if os.path.isdir(path):
+            pattern = os.path.join(pattern, "**", "*")
+        names = sorted(glob.glob(pattern, recursive=True))
+        found += [Path(name) for name in names if not os.path.isdir(name)] or [Path(path)]
     return found
 
 
 def predict(settings):
-    """Read the images of --predict, draw the first 20; return 1 if any could not be read."""
+    """Read the pictures of --predict, draw the first 20; return 1 if any could not be read."""
     model = load_model(settings.model)
-    paths = find_images(settings.predict)
-    folders = [path.parent.name for path in paths]  # their true labels, as in mine/7/photo.jpg
-    labelled = set(folders) <= {str(label) for label in range(model.output_shape[1])}
-    readings, results = {}, []
-    for path, folder in zip(paths, folders, strict=True):
-        label = int(folder) if labelled else None
+    paths = find_pictures(settings.predict)
+    labels = {str(label) for label in range(model.output_shape[1])}
+    labelled = all(path.parent.name in labels for path in paths)  # as in mine/7/photo.jpg
+    readings, results = [], []
+    for path in paths:
         try:
             reading = read_digits(path, model)
         except InputError as error:
             print_error(error)
             continue
-        print(describe(path, reading.rows, label, settings.json), flush=True)
-        results.append(is_correct(reading.rows, label))
+        label = int(path.parent.name) if labelled else None
+        print(describe(path, reading, label, settings.json), flush=True)
+        results.append([digit.label for digit in reading.digits] == [label])
         if len(results) <= 20:
-            readings[path] = reading
+            readings.append((path, reading))
     if readings:
         settings.output_dir.mkdir(parents=True, exist_ok=True)
         plot_readings(readings).savefig(settings.output_dir / "predictions.png", dpi=120)
+        plt.close("What was read")
+        plot_readings(readings[:4])  # as many as a window shows well
         if not settings.json:
             print(f"See {settings.output_dir / 'predictions.png'} (the first 20 pictures at most)")
     if labelled and not settings.json:
@@ -901,8 +928,8 @@ def draw_strokes(strokes):
 class Pad:
     """A Matplotlib figure to draw digits on, which are read at the end of each stroke."""
 
-    def __init__(self, figure, model, folder):
-        self.canvas, self.model, self.folder, self.strokes = figure.canvas, model, folder, []
+    def __init__(self, figure, model):
+        self.canvas, self.model = figure.canvas, model
         places = [["pad", "pad", "seen"], ["pad", "pad", "bars"], ["clear", "undo", "bars"]]
         self.axes = figure.subplot_mosaic(places, height_ratios=[5, 5, 1])
         figure.subplots_adjust(left=0.02, right=0.98, bottom=0.06, top=0.9, hspace=0.4)
@@ -910,47 +937,32 @@ class Pad:
         pen = {"color": "black", "linewidth": 15, "solid_capstyle": "round"}
         self.lasso = LassoSelector(self.axes["pad"], self.end_stroke, props=pen)
         self.buttons = [Button(self.axes["clear"], "Clear"), Button(self.axes["undo"], "Undo")]
-        self.buttons[0].on_clicked(lambda event: self.act("c"))
-        self.buttons[1].on_clicked(lambda event: self.act("z"))
-        self.canvas.mpl_connect("key_press_event", lambda event: self.act(event.key))
+        self.buttons[0].on_clicked(lambda event: self.show([]))
+        self.buttons[1].on_clicked(lambda event: self.show(self.strokes[:-1]))
         self.canvas.mpl_connect("axes_leave_event", lambda event: self.end_stroke(self.lasso.verts))
-        self.show()
+        self.show([])
 
     def end_stroke(self, stroke):
-        """Keep the stroke, a list of (x, y), if one was being drawn."""
+        """Add the stroke, a list of (x, y), if one was being drawn."""
         self.lasso.verts = None  # the lasso ignores the mouse until it is pressed again
         if stroke:
-            self.strokes.append(stroke)
-            self.show()
+            self.show([*self.strokes, stroke])
 
-    def act(self, key):
-        """Carry out the command of a key or a button."""
-        self.end_stroke(self.lasso.verts)
-        if key == "c":
-            self.strokes.clear()
-        elif key == "z":
-            del self.strokes[-1:]
-        elif key == "s":
-            path = self.folder / time.strftime("drawing-%Y%m%d-%H%M%S.png")
-            draw_strokes(self.strokes).save(path)
-            print(f"Saved {path}", flush=True)
-        self.show()
-
-    def show(self):
-        """Read the drawing; show the digits, what the network saw, and the last digit's bars."""
-        drawing, seen, bars = draw_strokes(self.strokes), self.axes["seen"], self.axes["bars"]
+    def show(self, strokes):
+        """Show and read strokes: the digits, what the network saw, and the last digit's bars."""
+        self.strokes = strokes
+        drawing, seen, bars = draw_strokes(strokes), self.axes["seen"], self.axes["bars"]
         labels = range(self.model.output_shape[1])
         seen.clear()
         bars.clear()
         try:
-            # The margin is for strokes at the edge. A quarter of the size: 14 ms, not 90.
-            rows = read_digits(ImageOps.expand(drawing.reduce(4), 10, 255), self.model).rows
+            # The margin is for strokes at the edge. An eighth of the size: 16 ms, not 43.
+            rows = read_digits(ImageOps.expand(drawing.reduce(8), 5, 255), self.model).rows
             self.axes["pad"].set_title(" / ".join(row_texts(rows)), fontsize=24)
             seen.imshow(as_page(rows), cmap="gray_r")
             bars.bar(labels, rows[-1][-1].probabilities, color=BLUE)
         except InputError:
-            start = "No digit was read." if self.strokes else "Draw digits here."
-            self.axes["pad"].set_title(f"{start}  Keys: c clear, z undo, s save, q quit")
+            self.axes["pad"].set_title("No digit was read" if strokes else "Draw digits here")
         self.paper.set_data(drawing)
         self.axes["pad"].set(xticks=[], yticks=[])
         seen.set(title="what the network saw", xticks=[], yticks=[])
@@ -961,16 +973,10 @@ class Pad:
 def draw(settings, windows):
     """Open a window with a pad in it, or raise InputError if windows cannot open."""
     if not windows:
-        display = "a display (python3-tk on Linux) and neither --no-show nor --json"
-        browser = "a browser, tornado and MPLBACKEND=webagg"
-        raise InputError(f"--draw cannot open a window; it needs {display}, or {browser}")
-    # Matplotlib's other keys would give the pad's a second meaning.
-    others = [name for name in plt.rcParams.find_all("keymap") if name != "keymap.quit"]
-    plt.rcParams.update({name: [] for name in others}, toolbar="None")
-    model = load_model(settings.model)
-    settings.output_dir.mkdir(parents=True, exist_ok=True)
+        raise InputError("--draw needs a display (python3-tk on Linux); README has another way")
+    plt.rcParams["toolbar"] = "None"
     figure = plt.figure("Draw digits", (10, 5))
-    figure.pad = Pad(figure, model, settings.output_dir)  # keeps its callbacks alive
+    figure.pad = Pad(figure, load_model(settings.model))  # keeps its callbacks alive
 
 
 # -------------------------------------------------------------------------------- Command line
@@ -990,8 +996,7 @@ def parse_settings(arguments=None):
         allow_abbrev=False,
     )
     one = {"type": positive_integer, "metavar": "N"}
-    two = {"type": positive_integer, "metavar": "N", "nargs": 2}
-    functions = ("relu", "gelu", "silu", "tanh")
+    two = one | {"nargs": 2}
 
     add = parser.add_argument
     add("--data", type=Path, metavar="SET", help="folder or .npz file (default: MNIST)")
@@ -1000,20 +1005,20 @@ def parse_settings(arguments=None):
     add("--no-show", dest="show", action="store_false", help="only save figures, open no windows")
 
     add = parser.add_argument_group("model (two numbers: one for each convolution)").add_argument
-    add("--filters", **two, default=[16, 64], help="number of filters (default: 16 64)")
-    add("--kernel-sizes", **two, default=[5, 3], help="kernel size in pixels (default: 5 3)")
-    add("--pool-sizes", **two, default=[3, 2], help="pooling window in pixels (default: 3 2)")
-    add("--dense-units", **one, default=128, help="units of the dense layer (default: 128)")
-    add("--activation", choices=functions, default="relu", help="(default: relu)")
+    add("--filters", **two, help="number of filters (default: %(default)s)")
+    add("--kernel-sizes", **two, help="kernel size in pixels (default: %(default)s)")
+    add("--pool-sizes", **two, help="pooling window in pixels (default: %(default)s)")
+    add("--dense-units", **one, help="units of the dense layer (default: %(default)s)")
+    add("--activation", choices=("relu", "gelu", "silu", "tanh"), help="(default: %(default)s)")
 
     add = parser.add_argument_group("training").add_argument
-    add("--epochs", **one, default=5, help="passes over the training images (default: 5)")
-    add("--batch-size", **one, default=128, help="images per training step (default: 128)")
-    add("--optimizer", choices=OPTIMIZERS, default="adam", help="(default: adam)")
+    add("--epochs", **one, help="passes over the training images (default: %(default)s)")
+    add("--batch-size", **one, help="images per training step (default: %(default)s)")
+    add("--optimizer", choices=OPTIMIZERS, help="(default: %(default)s)")
     add("--learning-rate", type=float, metavar="RATE", help="peak (default: depends on optimizer)")
     add("--no-augment", dest="augment", action="store_false", help="train on unchanged images")
-    add("--seed", type=int, default=0, metavar="N", help="seed of random numbers (default: 0)")
-    add("--resume", action="store_true", help="continue an interrupted run; repeat its options")
+    add("--seed", type=int, metavar="N", help="seed of random numbers (default: %(default)s)")
+    add("--resume", action="store_true", help="continue an interrupted run with its own options")
 
     group = parser.add_argument_group("use a trained model instead of training one")
     group.add_argument("--model", type=Path, metavar="FILE", help="(default: FOLDER/model.keras)")
@@ -1023,6 +1028,7 @@ def parse_settings(arguments=None):
     add("--predict", type=Path, nargs="+", metavar="IMAGE", help="read images or folders of them")
     add("--draw", action="store_true", help="open a window to draw digits on")
 
+    parser.set_defaults(**DEFAULTS)
     settings = parser.parse_args(arguments)
     if settings.learning_rate is None:
         settings.learning_rate = PEAK_LEARNING_RATES[settings.optimizer]
@@ -1050,14 +1056,13 @@ def windows_open():
     no_windows = backend_registry.list_builtin(BackendFilter.NON_INTERACTIVE)
     if backend.lower() in no_windows or "inline" in backend:  # a notebook shows figures by itself
         return False
-    # In a process of its own, since a toolkit that lacks a library may abort the process.
-    check = "import sys; sys.tracebacklimit = 0; import matplotlib.pyplot as plt; plt.figure()"
-    env = os.environ | {"MPLBACKEND": backend}
-    result = subprocess.run([sys.executable, "-c", check], env=env, capture_output=True, text=True)
-    if result.returncode != 0:
-        print_error(f"figures are saved, but {backend} cannot show them: {result.stderr}")
+    try:
+        plt.close(plt.figure())
+    except Exception as error:  # many types, one for each toolkit
+        print_error(f"figures are saved, but {backend} cannot show them: {error}")
         plt.switch_backend("agg")
-    return result.returncode == 0
+        return False
+    return True
 
 
 def show_windows():
@@ -1075,6 +1080,8 @@ def run(settings):
     plt.style.use("default")  # whatever the user's matplotlibrc and keras.json say
     keras.config.set_image_data_format("channels_last")
     keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+    plt.rcParams["webagg.open_in_browser"] = False  # print the address, on servers too
     if not settings.show:
         plt.switch_backend("agg")
     windows = settings.show and windows_open()
@@ -1086,6 +1093,10 @@ def run(settings):
     elif settings.draw:
         draw(settings, windows)
     else:
+        if settings.resume:
+            record = settings.output_dir / "unfinished_run" / "settings.json"
+            stored = json.loads(record.read_text())
+            vars(settings).update(stored, output_dir=settings.output_dir, resume=True)
         train_and_evaluate(settings)
     if windows:
         show_windows()
@@ -1097,14 +1108,17 @@ def main(arguments=None):
     settings = parse_settings(arguments)
     try:
         return run(settings)
-    except (InputError, OSError) as error:
+    except InputError as error:
         print_error(error)
+    except json.JSONDecodeError:  # of a file that was being written
+        print_error("the interrupted run is damaged; start a new one, without --resume")
+    except OSError as error:
+        print_error(f"{error}; --output-dir names another folder for the results")
     except (MemoryError, tf.errors.ResourceExhaustedError):
         print_error("not enough memory; lower --batch-size or --limit, or use smaller images")
     except KeyboardInterrupt:
-        training = not (settings.predict or settings.evaluate or settings.draw)
-        resume = training and (settings.output_dir / "unfinished").exists()
-        print_error("interrupted; --resume continues the training" if resume else "interrupted")
+        unfinished = (settings.output_dir / "unfinished_run").exists()
+        print_error(f"interrupted{'; --resume continues the training' if unfinished else ''}")
         return 130
     return 1
 
@@ -1115,4 +1129,7 @@ if __name__ == "__main__":
     if hasattr(sys.stdout, "reconfigure"):  # IDLE's has no such method
         sys.stdout.reconfigure(errors="backslashreplace")
     warnings.simplefilter("ignore")  # Pillow's, about damaged metadata
-    sys.exit(main(sys.argv[1:] if "__file__" in globals() else []))
+    # Jupyter and VS Code have arguments of their own, and show each exit as an error.
+    code = main([] if "ipykernel" in sys.argv[0] else sys.argv[1:])
+    if code:
+        sys.exit(code)

@@ -7,9 +7,10 @@ the fastest published recipe. Each run is a process of its own, and the rows tak
 table stand the ratios that the project's goals are set in. `--long 3` adds three runs of the long
 command.
 
-`--readers MODEL` measures instead how well --predict reads digits that are not MNIST's
-(tests/readers.py). What each setting does is measured by tests/study.py. Nothing else should run
-meanwhile.
+`--raw MODEL` measures instead how a trained network reads changed test images (tests/changes.py),
+beside Keras's example, which is trained to 99.0 % first. `--readers MODEL` measures how well
+--predict reads digits that are not MNIST's (tests/readers.py). What each setting does is measured
+by tests/study.py. Nothing else should run meanwhile.
 """
 
 import argparse
@@ -137,6 +138,31 @@ def measure_rows(seeds, long_runs, slow_runs):
     print_ratios(runs, import_seconds)
 
 
+def print_raw(path):
+    """Print what share of changed test images a network reads, and Keras's example."""
+    import keras
+    from changes import CHANGES
+
+    with np.load(ROOT / "data" / "mnist.npz") as mnist:
+        images, labels = mnist["x_test"].astype(float), mnist["y_test"]
+    with tempfile.TemporaryDirectory() as folder:
+        measure([sys.executable, PEERS, "published", "--output-dir", folder])
+        example = keras.saving.load_model(Path(folder, "model.keras"))
+    ours = keras.saving.load_model(path)
+
+    def share(model, pixels):
+        predicted = model.predict(np.float32(pixels)[..., None], verbose=0).argmax(axis=1)
+        return f"{100 * (predicted == labels).mean():.2f} %"
+
+    print("| MNIST's test images | the script's network | Keras's example, trained on 0 to 1 |")
+    print("|---|---|---|")
+    for name, change in CHANGES.items():
+        changed = change(images, np.random.default_rng(0))
+        as_is = name in ("as they are, pixels from 0 to 255", "divided by 255")
+        scaled = changed if as_is else changed / 255
+        print(f"| {name} | {share(ours, changed)} | {share(example, scaled)} |", flush=True)
+
+
 def print_readers(model):
     """Print what share of other people's digits --predict reads right."""
     sys.path.insert(0, str(ROOT))  # where the module finds the script
@@ -155,10 +181,13 @@ def main():
     add("--seeds", type=int, default=5, help="runs of each row (default: 5)")
     add("--long", type=int, default=0, metavar="N", help="runs of the long command (default: 0)")
     add("--slow", type=int, default=2, metavar="N", help="runs of the two slow rows (default: 2)")
+    add("--raw", metavar="MODEL", help="only measure what this model reads of changed images")
     add("--readers", metavar="MODEL", help="only measure what --predict reads with this model")
     options = parser.parse_args()
     if options.readers:
         print_readers(options.readers)
+    elif options.raw:
+        print_raw(options.raw)
     else:
         measure_rows(options.seeds, options.long, options.slow)
 

@@ -38,7 +38,7 @@ STUDY = {  # what a row changes in the default command, by the question that it 
     "activation": [f"{BRIEF} --activation {name}" for name in ("gelu", "silu", "tanh")],
     "learning rate": [f"{BRIEF} --learning-rate {rate}" for rate in ("0.0033", "0.03")],
     "batch size": [f"{BRIEF} --batch-size {size}" for size in (32, 512)],
-    "optimizer": [f"{BRIEF} --optimizer {name}" for name in ("sgd", "rmsprop", "adamw", "muon")],
+    "optimizer": [f"{BRIEF} --optimizer {name}" for name in ("sgd", "rmsprop")],
     "dense layer": [f"{BRIEF} --dense-units {units}" for units in (64, 256)],
     "other data": [f"--data {FASHION}"],
 }

@@ -9,24 +9,26 @@ import digit_recognition as dr
 
 def test_the_curves_are_the_history():
     history = {
-        "epoch": np.array([1, 2]),
+        "epoch": np.array([0, 1]),
         "accuracy": [0.9, 0.95],
         "loss": [0.3, 0.2],
         "val_accuracy": [0.97, 0.98],
         "val_loss": [0.1, 0.09],
     }
-    figure = dr.plot_history(history)
+    figure = dr.plot_history(history, augmented=True)
     for axis, name in zip(figure.axes, ("accuracy", "loss"), strict=True):
         training, validation = axis.lines
         assert list(training.get_ydata()) == history[name] and list(training.get_xdata()) == [1, 2]
         assert list(validation.get_ydata()) == history[f"val_{name}"]
         names = [text.get_text() for text in axis.get_legend().texts]
-        assert names == ["training", "validation"]
+        assert names == ["training (augmented images)", "validation"]
+    plain = dr.plot_history(history, augmented=False).axes[0].get_legend()
+    assert plain.texts[0].get_text() == "training"
 
 
 def test_the_axis_of_a_single_epoch_shows_that_epoch():
     history = {name: [0.5] for name in ("accuracy", "loss", "val_accuracy", "val_loss")}
-    figure = dr.plot_history(history | {"epoch": np.array([1])})
+    figure = dr.plot_history(history | {"epoch": np.array([0])}, True)
     figure.draw_without_rendering()
     for axis in figure.axes:
         assert axis.get_xlim() == (0.5, 1.5)
@@ -66,7 +68,8 @@ def test_the_confusion_matrix_shows_its_counts():
     labels = np.repeat([0, 1, 2], [6, 4, 3])
     read = np.append(2, labels[1:])
     axis = dr.plot_confusion(labels, np.eye(3)[read]).axes[0]
-    assert sorted(text.get_text() for text in axis.texts) == ["1", "3", "4", "5"]
+    assert [text.get_text() for text in axis.texts] == [*"501", *"040", *"003"]
+    assert {text.get_color() for text in axis.texts} == {"black"}
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("Predicted label", "True label")
 
 
