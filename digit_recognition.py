@@ -388,7 +388,7 @@ def train_and_evaluate(settings):
 # ---------------------------------------------------------------------------- Other data sets
 DATA_FORM = 'np.savez("set.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)'
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-# A name of each of ARRAYS. MNIST's test images are in t10k-images, other sets' in test-images.
+# Patterns of the files of ARRAYS: MNIST's test images are t10k-images, other sets' test-images.
 IDX_FILES = ("*train-images*", "*train-labels*", "*[kt]-images*", "*[kt]-labels*")
 
 
@@ -441,7 +441,7 @@ def read_data_set(path):
         if path.is_dir():
             x_train, y_train, x_test, y_test = (read_idx(path, pattern) for pattern in IDX_FILES)
             if any(path.glob("emnist-*")):
-                x_train, x_test = x_train.swapaxes(1, 2), x_test.swapaxes(1, 2)  # upright
+                x_train, x_test = x_train.swapaxes(1, 2), x_test.swapaxes(1, 2)  # transposed
         else:
             # NumPy alone would report any other file as a pickle.
             with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as stored:
@@ -490,12 +490,12 @@ def read_digits(source, model):
     if isinstance(source, str | Path):
         name, advice = source, "save it again, as a PNG or JPEG"
         if os.path.isdir(source) or not os.path.exists(source):
-            raise InputError(f"{name}: no picture; name one, or a folder of pictures")
+            raise InputError(f"{name}: no such file, or a folder without pictures")
     with naming(name, advice):
         image, scale = open_grey(source)
     candidates = []  # what each copy shows: digits, their share of all its ink, and their text
     for page in dark_on_light(image):
-        for copy in pyramid(page):  # digits of any size have a good one in one of the copies
+        for copy in pyramid(page):  # digits of any size have a good size in one copy
             parts, share = find_digits(copy)
             if parts:
                 digits = classify(parts, scale * max(image.size) / max(copy.size), model)
@@ -509,7 +509,7 @@ def read_digits(source, model):
 
 # ------------------------------------------------------------------- Your own images: the picture
 Image.MAX_IMAGE_PIXELS = 250_000_000  # some phones take photos of 200 megapixels
-PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**30  # bytes, of colour profiles
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**30  # bytes, with profiles
 
 
 def without_transparency(image):
@@ -547,7 +547,7 @@ def dark_on_light(image):
     small = np.asarray(image.resize((128, 128), Image.BOX), np.float32)
     # Strokes differ most from their surroundings: dark ones make the skewness negative.
     skewness = skew(small - ndimage.gaussian_filter(small, 16), axis=None)
-    if skewness <= 2:  # hard shadows have up to 2
+    if skewness <= 2:  # dark writing in hard shadows has up to 2
         yield image
     if skewness >= -1:
         yield ImageOps.invert(image)
@@ -627,13 +627,13 @@ def may_be_digit(part, ink):
     height, width = part.ink.shape
     # A 1 from the top of the page to its bottom is not as thin as a line.
     is_tall_1 = height >= len(ink) - 2 and height / 40 < width < height / 8
-    if not (14 < height <= 170 or is_tall_1):  # a speck, or higher than in smaller copies
+    if not (14 < height <= 170 or is_tall_1):  # a speck, or left to smaller copies
         return False
     # What else the border cuts is a fold or the edge of something, unless it is large.
     if part.is_cut and part.ink.size <= min(ink.shape) ** 2 / 8 and not is_tall_1:
         return False
     steepness = ndimage.gaussian_gradient_magnitude(ink[part.place], 1)
-    if np.percentile(steepness[part.ink > 0], 80) <= 0.1:  # a shadow has soft edges
+    if not part.ink.any() or np.percentile(steepness[part.ink > 0], 80) <= 0.1:  # a shadow
         return False
     is_round = min(height, width) > 0.6 * max(height, width)
     is_full = (part.ink[1:-1, 1:-1] > EDGE).mean() > 0.73
@@ -646,7 +646,7 @@ def without_circles(parts):
     for part in parts:
         rows, columns = part.place
         edges.append([rows.start, columns.start, -rows.stop, -columns.stop])
-    edges = np.reshape(edges, (-1, 4))  # all are larger in what lies within
+    edges = np.reshape(edges, (-1, 4))  # all four are larger for a part within
     are_circles = (edges[:, np.newaxis] < edges).all(axis=2).any(axis=1)
     return [part for part, is_circle in zip(parts, are_circles, strict=True) if not is_circle]
 
@@ -660,7 +660,7 @@ def possible_digits(ink, joined):
     components = components * ndimage.binary_dilation(ink > EDGE)
     parts = []
     for number, place in enumerate(ndimage.find_objects(components), start=1):
-        if place:  # or cut_apart left a piece without ink
+        if place:  # None where cut_apart left a piece without ink
             own = np.where(components[place] == number, ink[place], 0)
             parts.append(Part(place, own, (own[border[place]] > EDGE).any()))
     return without_circles([part for part in parts if may_be_digit(part, ink)])
@@ -685,7 +685,7 @@ def cut_apart(joined, parts, usual):
 def find_digits(page):
     """Return the digits of a grey Pillow image, a list of parts, and their share of its ink."""
     ink, paper = lift_ink(page)
-    joined = ndimage.binary_dilation(ink > EDGE, np.ones((7, 1)))  # a 5 and its bar
+    joined = ndimage.binary_dilation(ink > EDGE, np.ones((7, 1)))  # joins a 5 to its bar
     parts = possible_digits(ink, joined)
     heights = [len(part.ink) for part in parts] or [0]
     usual = np.percentile(heights, 50, method="higher")
@@ -703,8 +703,8 @@ def find_digits(page):
 
 def to_mnist_form(ink):
     """Return a digit's ink, float (height, width), as MNIST has it: uint8 (28, 28)."""
-    # Thin strokes are widened to a twelfth of the digit's size; MNIST's have about a tenth. A
-    # stroke's width is its area divided by half of its outline.
+    # Thin strokes, which are pale, are doubled, and widened to a twelfth of the digit's size (MNIST:
+    # about a tenth). A stroke's width is its area divided by half of its outline.
     outline = np.hypot(*np.gradient(ink)).sum()
     width = ink.sum() / max(outline / 2, 1e-9)
     missing = round(max(ink.shape) / 12 - width)
@@ -714,8 +714,8 @@ def to_mnist_form(ink):
     image = Image.fromarray(np.uint8(np.clip(280 * ink - 55, 0, 255)))  # ink from 0.2 to 1.1
     image = image.crop(image.point(lambda value: 255 * (value > 60)).getbbox())
     digit = np.asarray(ImageOps.autocontrast(ImageOps.contain(image, (20, 20))))
-    top, left = np.rint(ndimage.center_of_mass(digit)).astype(int)
-    return np.pad(digit, 14)[top : top + 28, left : left + 28]  # 14 on either side of the centre
+    y, x = np.rint(ndimage.center_of_mass(digit)).astype(int)
+    return np.pad(digit, 14)[y : y + 28, x : x + 28]  # 14 on either side of the centre
 
 
 # ---------------------------------------------------------------- Your own images: what they show
@@ -727,8 +727,8 @@ def classify(parts, scale, model):
     for part, image, probabilities in zip(parts, images, predictions, strict=True):
         rows, columns = part.place
         height, width = part.ink.shape
-        edges = columns.start + 1, rows.start + 1, width - 2, height - 2  # without the soft edge
-        box = tuple(round(scale * edge) for edge in edges)
+        page_box = columns.start + 1, rows.start + 1, width - 2, height - 2  # without the soft edge
+        box = tuple(round(scale * side) for side in page_box)
         label, probability = int(probabilities.argmax()), float(probabilities.max())
         digits.append(Digit(label, probability, probabilities, box, image, part.is_cut))
     return digits
@@ -748,13 +748,13 @@ def is_writing(digits, share):
     """Return whether digits, with this share of all ink, are writing, not lines or other things."""
     sure = [digit for digit in digits if digit.label != 1 and digit.probability >= CONFIDENT]
     ones = [digit for digit in digits if digit.label == 1]
-    # Three sure digits are enough, but among many 1s: the sides of boxes look like them.
+    # Three sure digits, not 1s, are enough, unless most are 1s: the sides of boxes look like them.
     if len(sure) >= 3 and len(ones) <= len(digits) / 2:
         return True
-    # Fewer must be most of the ink, nearly all of it where the border cuts them.
+    # Fewer must be most of the ink; where the border cuts them, nearly all, and one or all sure.
     if any(digit.is_cut for digit in digits):
         return share > 0.95 and (len(digits) == 1 or len(digits) == len(sure))
-    # The pieces of a line are neither sure nor level.
+    # The pieces of a slanted line are neither sure nor level.
     _, tops, _, heights = np.transpose([digit.box for digit in digits])
     are_level = np.ptp(tops) < 0.7 * heights.min()
     return share > 0.8 and (are_level or len(sure) >= len(digits) / 2)
@@ -794,7 +794,7 @@ def row_texts(rows, doubt=""):
         text, end = "", np.inf
         for digit in row:
             left, _, width, height = digit.box
-            # In the boxes of a form, the gaps within a number may be wider than a digit is high.
+            # A form's boxes spread the digits of a number. Labels above 9 need spaces in any case.
             if left - end > 1.5 * height or (text and len(digit.probabilities) > 10):
                 text += " "
             text += str(digit.label) + ("" if digit.probability >= CONFIDENT else doubt)
@@ -819,7 +819,7 @@ def most_convincing(candidates):
 
 # --------------------------------------------------------------------- Your own images: --predict
 def describe(path, reading, true_label, as_json):
-    """Return a line with what was read in a picture, and its true label, if that is not None."""
+    """Return a line, text or JSON, with what was read; true_label is None if it is not known."""
     digits = reading.digits
     if as_json:
         found = {"file": str(path), "digits": "\n".join(row_texts(reading.rows))}
@@ -827,8 +827,8 @@ def describe(path, reading, true_label, as_json):
         found["boxes"] = [digit.box for digit in digits]
         found["confident"] = all(digit.probability >= CONFIDENT for digit in digits)
         return json.dumps(found if true_label is None else found | {"true": true_label})
-    shares = ", ".join(f"{digit.label} {100 * digit.probability:.1f} %" for digit in digits)
-    line = f"{path}: {' / '.join(row_texts(reading.rows, doubt='?'))}  ({shares})"
+    scores = ", ".join(f"{digit.label} {100 * digit.probability:.1f} %" for digit in digits)
+    line = f"{path}: {' / '.join(row_texts(reading.rows, doubt='?'))}  ({scores})"
     if true_label is not None and [digit.label for digit in digits] != [true_label]:
         line += f"  WRONG, true {true_label}"
     return line
@@ -876,10 +876,10 @@ def find_pictures(paths):
     found = []
     for path in map(os.path.expanduser, paths):  # Windows leaves ~ and * to the program
         pattern = glob.escape(path) if os.path.exists(path) else path
-        if os.path.isdir(path):
-            pattern = os.path.join(pattern, "**", "*")
-        names = sorted(glob.glob(pattern, recursive=True))
-        found += [Path(name) for name in names if not os.path.isdir(name)] or [Path(path)]
+        for match in sorted(glob.glob(pattern)) or [path]:
+            inside = glob.glob(os.path.join(glob.escape(match), "**", "*"), recursive=True)
+            files = [Path(name) for name in sorted(inside) if not os.path.isdir(name)]
+            found += files or [Path(match)]
     return found
 
 
@@ -888,7 +888,7 @@ def predict(settings):
     model = load_model(settings.model)
     paths = find_pictures(settings.predict)
     labels = {str(label) for label in range(model.output_shape[1])}
-    labelled = all(path.parent.name in labels for path in paths)  # as in mine/7/photo.jpg
+    labelled = sum(path.parent.name in labels for path in paths)  # as in mine/7/photo.jpg
     readings, results = [], []
     for path in paths:
         try:
@@ -896,7 +896,7 @@ def predict(settings):
         except InputError as error:
             print_error(error)
             continue
-        label = int(path.parent.name) if labelled else None
+        label = int(path.parent.name) if path.parent.name in labels else None
         print(describe(path, reading, label, settings.json), flush=True)
         results.append([digit.label for digit in reading.digits] == [label])
         if len(results) <= 20:
@@ -909,7 +909,7 @@ def predict(settings):
         if not settings.json:
             print(f"See {settings.output_dir / 'predictions.png'} (the first 20 pictures at most)")
     if labelled and not settings.json:
-        print(f"correct: {sum(results)} of {len(paths)} ({sum(results) / len(paths):.1%})")
+        print(f"correct: {sum(results)} of {labelled} ({sum(results) / labelled:.1%})")
     return 0 if len(results) == len(paths) else 1
 
 
@@ -919,7 +919,7 @@ def draw_strokes(strokes):
     image = Image.new("L", (800, 400), 255)
     pen = ImageDraw.Draw(image)
     for stroke in strokes:
-        pen.line(stroke, fill=0, width=25)  # MNIST's 2.4 of 20 pixels, in half the pad's height
+        pen.line(stroke, fill=0, width=25)  # as MNIST's 2.4 of 20, for digits half the pad high
         for point in stroke:
             pen.circle(point, 12, fill=0)
     return image
@@ -956,9 +956,9 @@ class Pad:
         seen.clear()
         bars.clear()
         try:
-            # The margin is for strokes at the edge. An eighth of the size: 16 ms, not 43.
+            # A margin for strokes at the edge; an eighth of the size takes 16 ms to read, not 43.
             rows = read_digits(ImageOps.expand(drawing.reduce(8), 5, 255), self.model).rows
-            self.axes["pad"].set_title(" / ".join(row_texts(rows)), fontsize=24)
+            self.axes["pad"].set_title(" / ".join(row_texts(rows, doubt="?")), fontsize=24)
             seen.imshow(as_page(rows), cmap="gray_r")
             bars.bar(labels, rows[-1][-1].probabilities, color=BLUE)
         except InputError:
@@ -973,7 +973,7 @@ class Pad:
 def draw(settings, windows):
     """Open a window with a pad in it, or raise InputError if windows cannot open."""
     if not windows:
-        raise InputError("--draw needs a display (python3-tk on Linux); README has another way")
+        raise InputError("--draw needs a display (on Linux, python3-tk), no --no-show; see README")
     plt.rcParams["toolbar"] = "None"
     figure = plt.figure("Draw digits", (10, 5))
     figure.pad = Pad(figure, load_model(settings.model))  # keeps its callbacks alive
@@ -1041,7 +1041,7 @@ def parse_settings(arguments=None):
     if settings.model and not (settings.evaluate or settings.predict or settings.draw):
         parser.error("--model is for --evaluate, --predict and --draw; training creates a new one")
     settings.model = settings.model or settings.output_dir / "model.keras"
-    settings.show = settings.show and not settings.json  # JSON is for other programs
+    settings.show &= not (settings.json and settings.predict)  # JSON is for other programs
     return settings
 
 
@@ -1050,7 +1050,7 @@ def print_error(error):
     print("digit_recognition.py:", " ".join(str(error).split())[:500], file=sys.stderr, flush=True)
 
 
-def windows_open():
+def can_open_windows():
     """Return whether Matplotlib can open windows; if it cannot, have it only save figures."""
     backend = plt.get_backend()
     no_windows = backend_registry.list_builtin(BackendFilter.NON_INTERACTIVE)
@@ -1071,7 +1071,7 @@ def show_windows():
         width, height = figure.get_size_inches()
         figure.dpi = min(figure.dpi, 1300 / width, 650 / height)
     if __name__ == "__main__":
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # else Tk waits for the mouse to move
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # else Ctrl-C waits for the mouse to move
     plt.show(block=True)
 
 
@@ -1084,7 +1084,7 @@ def run(settings):
     plt.rcParams["webagg.open_in_browser"] = False  # print the address, on servers too
     if not settings.show:
         plt.switch_backend("agg")
-    windows = settings.show and windows_open()
+    windows = settings.show and can_open_windows()
     code = 0
     if settings.predict:
         code = predict(settings)
@@ -1113,7 +1113,7 @@ def main(arguments=None):
     except json.JSONDecodeError:  # of a file that was being written
         print_error("the interrupted run is damaged; start a new one, without --resume")
     except OSError as error:
-        print_error(f"{error}; --output-dir names another folder for the results")
+        print_error(f"{error}; --output-dir names the folder of results, or of a run to resume")
     except (MemoryError, tf.errors.ResourceExhaustedError):
         print_error("not enough memory; lower --batch-size or --limit, or use smaller images")
     except KeyboardInterrupt:
@@ -1128,7 +1128,7 @@ if __name__ == "__main__":
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):  # IDLE's has no such method
         sys.stdout.reconfigure(errors="backslashreplace")
-    warnings.simplefilter("ignore")  # Pillow's, about damaged metadata
+    warnings.simplefilter("ignore")  # most are Pillow's, about damaged metadata
     # Jupyter and VS Code have arguments of their own, and show each exit as an error.
     code = main([] if "ipykernel" in sys.argv[0] else sys.argv[1:])
     if code:

@@ -141,7 +141,7 @@ def test_strokes_are_as_thick_as_mnists_in_a_digit_of_half_the_pad(hand):
 
 
 def test_without_a_model_the_line_is_that_of_predict(main, monkeypatch, tmp_path):
-    monkeypatch.setattr(dr, "windows_open", lambda: True)
+    monkeypatch.setattr(dr, "can_open_windows", lambda: True)
     code, _, err = main("--draw", "--output-dir", tmp_path / "none")
     assert code == 1 and err == main("--predict", "x.png", "--output-dir", tmp_path / "none")[2]
     assert err.count("\n") == 1 and "train a model" in err

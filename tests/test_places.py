@@ -83,7 +83,7 @@ def test_a_pad_without_a_window_is_refused(main, network, tmp_path, backend, use
     use_backend(backend)
     code, out, err = main("--draw", "--model", network, "--output-dir", tmp_path / "output")
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert err.startswith("digit_recognition.py: --draw needs a display (python3-tk on Linux); ")
+    assert err.startswith("digit_recognition.py: --draw needs a display (on Linux, python3-tk), ")
     assert not list(tmp_path.iterdir())
 
 
@@ -329,7 +329,7 @@ def test_a_folder_without_pictures_and_a_missing_picture_are_named(main, tmp_pat
     (tmp_path / "empty").mkdir()
     code, out, err = main("--predict", tmp_path / name, "--model", network)
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert f"{tmp_path / name}: no picture; name one, or a folder of pictures" in err
+    assert f"{tmp_path / name}: no such file, or a folder without pictures" in err
 
 
 def test_brackets_in_a_name_are_no_pattern(main, seven, network):
@@ -347,7 +347,7 @@ def test_a_folder_that_results_cannot_be_written_to_is_named_with_the_option(mai
     options = ["--model", network, "--output-dir", "/proc/nowhere"]
     code, out, err = main("--predict", seven, *options)
     assert code == 1 and out.startswith(f"{seven}: 7") and err.count("\n") == 1
-    assert "/proc/nowhere" in err and "--output-dir names another folder" in err
+    assert "/proc/nowhere" in err and "--output-dir names the folder of results" in err
 
 
 def test_of_several_pages_the_first_is_read(main, digits, tmp_path, network):

@@ -193,7 +193,7 @@ def test_a_backup_that_was_being_written_is_survived_or_refused_in_one_line(
 def test_resume_with_nothing_to_resume_is_refused_in_one_line(main, tmp_path):
     code, _, err = main("--resume", "--no-show", "--output-dir", tmp_path)
     assert code == 1 and err.count("\n") == 1
-    assert "unfinished_run" in err and "--output-dir names another folder" in err
+    assert "unfinished_run" in err and "--output-dir names the folder of results" in err
 
 
 def test_divergence_stops_at_once_with_one_line(main, tmp_path, monkeypatch):
