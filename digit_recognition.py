@@ -703,8 +703,8 @@ def find_digits(page):
 
 def to_mnist_form(ink):
     """Return a digit's ink, float (height, width), as MNIST has it: uint8 (28, 28)."""
-    # Thin strokes, which are pale, are doubled, and widened to a twelfth of the digit's size (MNIST:
-    # about a tenth). A stroke's width is its area divided by half of its outline.
+    # Thin, pale strokes are doubled and widened to a twelfth of the digit's size (MNIST: a tenth).
+    # A stroke's width is its area divided by half of its outline.
     outline = np.hypot(*np.gradient(ink)).sum()
     width = ink.sum() / max(outline / 2, 1e-9)
     missing = round(max(ink.shape) / 12 - width)

@@ -319,7 +319,8 @@ def test_a_folder_stands_for_all_below_it_but_hidden_files(main, seven, network)
     (seven.parent / ".hidden.png").write_bytes(b"of a Mac")
     options = ["--model", network, "--output-dir", seven.parent.parent / "output"]
     code, out, err = main("--predict", seven.parent, *options)
-    assert code == 1 and [line[:2] for line in out.split(": ")[1:]] == ["7 ", "7 "]
+    assert code == 1 and [line[:2] for line in out.split(": ")[1:3]] == ["7 ", "7 "]
+    assert out.endswith("correct: 1 of 2 (50.0%)\n")
     assert str(below / "seven.png") in out
     assert err.count("\n") == 1 and f"{below / 'IMG_1.HEIC'}: " in err and "save it again" in err
 
