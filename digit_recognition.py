@@ -846,8 +846,8 @@ def plot_reading(axes, reading):
     # Zoom in: on a whole page, the labels would cover the writing.
     lefts, tops, widths, heights = np.transpose([digit.box for digit in reading.digits])
     around = 2 * heights.max()
-    axes.set_xlim(lefts.min() - around, (lefts + widths).max() + around)
-    axes.set_ylim((tops + heights).max() + around, tops.min() - around)
+    axes.set_xlim(max(0, lefts.min() - around), min(width, (lefts + widths).max() + around))
+    axes.set_ylim(min(height, (tops + heights).max() + around), max(0, tops.min() - around))
 
 
 def as_page(rows):
@@ -865,7 +865,7 @@ def plot_readings(readings):
     for (original, seen), (path, reading) in zip(grid, readings, strict=True):
         plot_reading(original, reading)
         name = path.name.encode(errors="ignore").decode()  # without what no font can draw
-        original.set_title(name, fontsize=9, parse_math=False)
+        original.set_title(name, fontsize=9, parse_math=False, pad=14)  # above the labels
         seen.imshow(as_page(reading.rows), cmap="gray_r")
         seen.set_title("what the network saw", fontsize=9)
     return figure
