@@ -626,7 +626,7 @@ def may_be_digit(part, ink):
     """Return whether a part of a page's ink may be a digit."""
     height, width = part.ink.shape
     # A 1 from the top of the page to its bottom is not as thin as a line.
-    is_tall_1 = height >= len(ink) - 2 and height / 40 < width < height / 8
+    is_tall_1 = height >= len(ink) - 2 and height / 32 < width < height / 8
     if not (14 < height <= 170 or is_tall_1):  # a speck, or left to smaller copies
         return False
     # What else the border cuts is a fold or the edge of something, unless it is large.
