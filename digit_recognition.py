@@ -54,6 +54,17 @@ class InputError(ValueError):
     """The user's input cannot be used. main prints the message: what is wrong and what to do."""
 
 
+@contextlib.contextmanager
+def naming(file, advice):
+    """Turn any error of a damaged or foreign file into an InputError that names it, with advice."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # many types
+        raise InputError(f"{file}: {error}; {advice}") from None
+
+
 # The settings of a run. The command line, in the last section, has an option for each: --epochs 1.
 # Functions that take settings get all options, as an argparse.Namespace: settings.epochs.
 DEFAULTS = {
@@ -392,17 +403,6 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 IDX_FILES = ("*train-images*", "*train-labels*", "*[kt]-images*", "*[kt]-labels*")
 
 
-@contextlib.contextmanager
-def naming(file, advice):
-    """Turn any error of a damaged or foreign file into an InputError that names it, with advice."""
-    try:
-        yield
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:  # many types
-        raise InputError(f"{file}: {error}; {advice}") from None
-
-
 def read_idx(folder, pattern):
     """Return the uint8 array in the only IDX file (yann.lecun.com/exdb/mnist) like pattern."""
     files = [file for file in folder.glob(pattern) if file.is_file() and file.name[0] != "."]
@@ -436,8 +436,7 @@ def check_part(images, labels):
 
 def read_data_set(path):
     """Return (x_train, y_train), (x_test, y_test) of the data set at path, or raise InputError."""
-    form = f"--data takes a folder of IDX files, or what NumPy saves by {DATA_FORM}"
-    with naming(path, form):
+    with naming(path, f"--data takes a folder of IDX files, or what NumPy saves by {DATA_FORM}"):
         if path.is_dir():
             x_train, y_train, x_test, y_test = (read_idx(path, pattern) for pattern in IDX_FILES)
             if any(path.glob("emnist-*")):
@@ -653,7 +652,8 @@ def without_circles(parts):
 
 def possible_digits(ink, joined):
     """Return parts of ink, float (height, width), within the mask joined, that may be digits."""
-    border = ~ndimage.binary_erosion(np.ones(ink.shape, bool))  # a pixel wide
+    border = np.ones(ink.shape, bool)
+    border[1:-1, 1:-1] = False
     components, _ = ndimage.label(joined, np.ones((3, 3)))  # corners touch
     # Each part grows by a pixel, its soft edge; what is not beside ink is dropped.
     components = np.where(components, components, ndimage.maximum_filter(components, 3))
@@ -820,16 +820,15 @@ def most_convincing(candidates):
 # --------------------------------------------------------------------- Your own images: --predict
 def describe(path, reading, true_label, as_json):
     """Return a line, text or JSON, with what was read; true_label is None if it is not known."""
-    digits = reading.digits
     if as_json:
         found = {"file": str(path), "digits": "\n".join(row_texts(reading.rows))}
-        found["probabilities"] = [round(digit.probability, 4) for digit in digits]
-        found["boxes"] = [digit.box for digit in digits]
-        found["confident"] = all(digit.probability >= CONFIDENT for digit in digits)
+        found["probabilities"] = [round(digit.probability, 4) for digit in reading.digits]
+        found["boxes"] = [digit.box for digit in reading.digits]
+        found["confident"] = all(digit.probability >= CONFIDENT for digit in reading.digits)
         return json.dumps(found if true_label is None else found | {"true": true_label})
-    scores = ", ".join(f"{digit.label} {100 * digit.probability:.1f} %" for digit in digits)
+    scores = ", ".join(f"{digit.label} {100 * digit.probability:.1f} %" for digit in reading.digits)
     line = f"{path}: {' / '.join(row_texts(reading.rows, doubt='?'))}  ({scores})"
-    if true_label is not None and [digit.label for digit in digits] != [true_label]:
+    if true_label is not None and [digit.label for digit in reading.digits] != [true_label]:
         line += f"  WRONG, true {true_label}"
     return line
 
@@ -904,8 +903,9 @@ def predict(settings):
     if readings:
         settings.output_dir.mkdir(parents=True, exist_ok=True)
         plot_readings(readings).savefig(settings.output_dir / "predictions.png", dpi=120)
-        plt.close("What was read")
-        plot_readings(readings[:4])  # as many as a window shows well
+        if len(readings) > 4:  # more than a window shows well
+            plt.close("What was read")
+            plot_readings(readings[:4])
         if not settings.json:
             print(f"See {settings.output_dir / 'predictions.png'} (the first 20 pictures at most)")
     if labelled and not settings.json:
