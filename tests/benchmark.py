@@ -141,7 +141,7 @@ def measure_rows(seeds, long_runs, slow_runs):
 def print_raw(path):
     """Print what share of changed test images a network reads, and Keras's example."""
     import keras
-    from changes import CHANGES
+    from changes import CHANGES, share_predicted
 
     with np.load(ROOT / "data" / "mnist.npz") as mnist:
         images, labels = mnist["x_test"].astype(float), mnist["y_test"]
@@ -150,17 +150,14 @@ def print_raw(path):
         example = keras.saving.load_model(Path(folder, "model.keras"))
     ours = keras.saving.load_model(path)
 
-    def share(model, pixels):
-        predicted = model.predict(np.float32(pixels)[..., None], verbose=0).argmax(axis=1)
-        return f"{100 * (predicted == labels).mean():.2f} %"
-
     print("| MNIST's test images | the script's network | Keras's example, trained on 0 to 1 |")
     print("|---|---|---|")
     for name, change in CHANGES.items():
         changed = change(images, np.random.default_rng(0))
         as_is = name in ("as they are, pixels from 0 to 255", "divided by 255")
         scaled = changed if as_is else changed / 255
-        print(f"| {name} | {share(ours, changed)} | {share(example, scaled)} |", flush=True)
+        shares = share_predicted(changed, labels, ours), share_predicted(scaled, labels, example)
+        print(f"| {name} | {100 * shares[0]:.2f} % | {100 * shares[1]:.2f} % |", flush=True)
 
 
 def print_readers(model):

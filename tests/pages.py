@@ -628,7 +628,7 @@ def page_rows(model, first_seed=24000):
 
     Wrong, missing and added digits and rows each cost one digit; spaces are shares of their own.
     """
-    shares, spaces = {}, {"columns": [0, 0], "others": [0, 0]}
+    shares, apart, numbers, without_space, all_rows = {}, 0, 0, 0, 0
     for kind, (name, count) in KINDS.items():
         right = total = 0
         for seed in range(first_seed, first_seed + count):
@@ -639,12 +639,12 @@ def page_rows(model, first_seed=24000):
             total += wanted
             right += max(0, wanted - distance(text, found_text))
             if kind == "columns":
-                spaces["columns"][0] += count_apart(rows, found)
-                spaces["columns"][1] += sum(len(row.split()) for row in rows)
+                apart += count_apart(rows, found)
+                numbers += sum(len(row.split()) for row in rows)
             elif kind != "form":  # whose boxes may be far apart, or empty
-                spaces["others"][0] += sum(" " not in row for row in found)
-                spaces["others"][1] += len(found)
+                without_space += sum(" " not in row for row in found)
+                all_rows += len(found)
         shares[name] = right / total
-    shares["numbers in columns that are numbers of their own"] = np.divide(*spaces["columns"])
-    shares["rows without a space, of all other pages but forms"] = np.divide(*spaces["others"])
+    shares["numbers in columns that are numbers of their own"] = apart / numbers
+    shares["rows without a space, of all other pages but forms"] = without_space / all_rows
     return shares

@@ -4,16 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pages
+from changes import share_predicted
 from PIL import Image
 from test_own_images import enlarge, on_paper, scikit_learn_digits, share_read
 
 import digit_recognition as dr
-
-
-def share_predicted(images, labels, model):
-    """Return the share of images, uint8 (n, 28, 28), that the network itself reads right."""
-    probabilities = model.predict(images[..., np.newaxis], verbose=0)
-    return (probabilities.argmax(axis=1) == labels).mean()
 
 
 def doubt_rows(model):

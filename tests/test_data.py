@@ -226,17 +226,6 @@ def test_tables_and_pictures_are_refused_with_the_call_that_makes_what_is_taken(
         dr.load_data(tmp_path / name)
 
 
-def test_too_little_memory_is_not_called_a_damaged_file(monkeypatch, tmp_path, small):
-    np.savez(tmp_path / "set.npz", **small)
-
-    def exhaust(*_):
-        raise MemoryError
-
-    monkeypatch.setattr(dr, "check_part", exhaust)
-    with pytest.raises(MemoryError):
-        dr.load_data(tmp_path / "set.npz")
-
-
 @settings(max_examples=FUZZ_CASES, deadline=None)
 @given(
     content=st.binary(max_size=400),

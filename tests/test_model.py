@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from changes import CHANGES
+from changes import CHANGES, share_predicted
 from conftest import make_settings
 
 import digit_recognition as dr
@@ -77,8 +77,7 @@ def share_right(network, digits):
 
     def share(name):
         changed = CHANGES[name](images.astype(float), np.random.default_rng(0))
-        predicted = model.predict(np.float32(changed)[..., None], verbose=0).argmax(axis=1)
-        return (predicted == labels).mean()
+        return share_predicted(changed, labels, model)
 
     return share
 
