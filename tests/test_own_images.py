@@ -757,10 +757,12 @@ def test_punched_holes_are_no_0s(digits, model):
     assert read(picture, model) == "\n".join(rows)
 
 
-def test_a_thick_1_from_the_top_of_the_picture_to_its_bottom_is_read(model):
+def test_a_thick_1_from_top_to_bottom_is_read_but_not_a_margin_line(model):
     page = Image.new("L", (400, 600), 230)
     ImageDraw.Draw(page).rectangle((190, 0, 206, 600), fill=64)
     assert read(page, model) == "1"
+    with pytest.raises(dr.InputError, match="no digit stands out"):
+        read(page.crop((150, 0, 550, 600)).point(lambda grey: grey or 230), model)
 
 
 def labelled_folders(folder, digits, labels):
