@@ -40,6 +40,7 @@ try:
     import tensorflow as tf
     from keras import layers, ops
     from matplotlib.backends import BackendFilter, backend_registry
+    from matplotlib.transforms import Bbox
     from matplotlib.widgets import Button, LassoSelector
     from PIL import Image, ImageDraw, ImageOps, PngImagePlugin
     from scipy import ndimage
@@ -769,10 +770,7 @@ def are_sure(digits):
 
 def is_apart(digit, other):
     """Return whether the boxes of two digits do not touch."""
-    left, top, width, height = digit.box
-    other_left, other_top, other_width, other_height = other.box
-    beside = left + width < other_left or other_left + other_width < left
-    return beside or top + height < other_top or other_top + other_height < top
+    return not Bbox.from_bounds(*digit.box).overlaps(Bbox.from_bounds(*other.box))
 
 
 def into_rows(digits):
