@@ -626,7 +626,8 @@ def may_be_digit(part, ink):
     """Return whether a part of a page's ink may be a digit."""
     height, width = part.ink.shape
     # A thin 1 from the top of the page to its bottom is in the middle; a margin line is not.
-    middle = (part.place[1].start + part.place[1].stop) / 2 / ink.shape[1]
+    columns = part.place[1]
+    middle = (columns.start + columns.stop) / 2 / ink.shape[1]
     is_tall_1 = height >= len(ink) - 2 and width < height / 8 and 0.4 < middle < 0.6
     if not (14 < height <= 170 or is_tall_1):  # a speck, or left to smaller copies
         return False
@@ -755,7 +756,7 @@ def is_writing(digits, share):
         return True
     # Fewer must be most of the ink; where the border cuts them, nearly all, and one or all sure.
     if any(digit.is_cut for digit in digits):
-        return share > 0.95 and len(digits) in (1, len(sure))
+        return share > 0.95 and (len(digits) == 1 or len(digits) == len(sure))
     # The pieces of a slanted line are neither sure nor level.
     _, tops, _, heights = np.transpose([digit.box for digit in digits])
     are_level = np.ptp(tops) < 0.7 * heights.min()
