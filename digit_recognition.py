@@ -692,7 +692,7 @@ def find_digits(page):
     parts = possible_digits(ink, joined)
     heights = [len(part.ink) for part in parts] or [0]
     usual = np.percentile(heights, 50, method="higher")
-    wide = [part for part in parts if part.ink.shape[1] >= 1.5 * max(usual, len(part.ink))]
+    wide = [part for part in parts if part.ink.shape[1] >= 1.3 * max(usual, len(part.ink))]
     if wide:
         parts = possible_digits(ink, cut_apart(joined, wide, usual))
     parts = [part for part in parts if 0.5 * usual < len(part.ink) < 2.5 * usual]
