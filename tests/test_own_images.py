@@ -76,7 +76,7 @@ def share_read(sources, labels, model):
     return right / len(labels)
 
 
-def scikit_learn_digits(step=18):
+def scikit_learn_digits(step=30):
     digits = load_digits()
     return np.uint8(digits.images * 255 / 16)[::step], digits.target[::step]
 
@@ -113,14 +113,14 @@ def test_digits_of_other_writers_are_read_on_noisy_unevenly_lit_paper(model):
     ids=["inverted", "enlarged", "pasted on paper", "faint pencil", "shifted"],
 )
 def test_mnist_digits_are_read_as_well_as_without_the_change(digits, model, change):
-    rng, images, labels = np.random.default_rng(0), digits[0][:100], digits[1][:100]
+    rng, images, labels = np.random.default_rng(0), digits[0][:84], digits[1][:84]
     plain = share_predicted(images, labels, model)
     assert plain > 0.95
     assert share_read([change(image, rng) for image in images], labels, model) >= plain - 0.012
 
 
 def test_an_image_in_mnist_form_is_read_as_well_as_by_the_network(digits, model):
-    images, labels = digits[0][:250], digits[1][:250]
+    images, labels = digits[0][:168], digits[1][:168]
     plain = share_predicted(images, labels, model)
     assert share_read(map(Image.fromarray, images), labels, model) >= plain - 0.012
 
@@ -572,15 +572,13 @@ def bad_images(tmp_path_factory, digits):
     return folder
 
 
-@pytest.mark.parametrize("name", [*BAD_IMAGES, "cut.jpg"])
-def test_a_bad_image_is_one_line_and_the_others_are_read(main, bad_images, network, tmp_path, name):
-    code, out, err = main(
-        "--predict", bad_images / name, bad_images / "seven.png", "--model", network,
-        "--output-dir", tmp_path,
-    )  # fmt: skip
-    assert code == 1 and err.count("\n") == 1 and "Traceback" not in err
-    assert str(bad_images / name) in err and (";" in err or "no such file, or a folder" in err)
-    assert out.startswith(f"{bad_images / 'seven.png'}: 7")
+def test_each_bad_image_is_one_line_and_the_others_are_read(main, bad_images, network, tmp_path):
+    bad, good = [bad_images / name for name in (*BAD_IMAGES, "cut.jpg")], bad_images / "seven.png"
+    code, out, err = main("--predict", *bad, good, "--model", network, "--output-dir", tmp_path)
+    assert code == 1 and "Traceback" not in err
+    for path, line in zip(bad, err.splitlines(), strict=True):
+        assert str(path) in line and (";" in line or "no such file, or a folder" in line)
+    assert out.startswith(f"{good}: 7")
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.png"]
 
 
@@ -793,15 +791,15 @@ def test_pictures_in_folders_named_by_labels_are_counted(main, digits, network, 
     ]
 
 
-@pytest.mark.parametrize("name", ["scans", "10", "-1", "1.5", "03"])
-def test_folders_of_other_names_have_no_labels(main, digits, network, tmp_path, name):
+def test_folders_of_other_names_have_no_labels(main, digits, network, tmp_path):
     (folder,) = labelled_folders(tmp_path, digits, "7")
-    folder.rename(tmp_path / name)
+    for name in ("scans", "10", "-1", "1.5", "03"):
+        shutil.copytree(folder, tmp_path / "mine" / name)
     options = ["--model", network, "--output-dir", tmp_path / "output"]
-    _, out, _ = main("--predict", tmp_path / name / "photo.png", *options)
-    assert "correct:" not in out and "WRONG" not in out
-    _, out, _ = main("--predict", tmp_path / name / "photo.png", *options, "--json")
-    assert "true" not in json.loads(out)
+    _, out, _ = main("--predict", tmp_path / "mine", *options)
+    assert out.count(": 7") == 5 and "correct:" not in out and "WRONG" not in out
+    _, out, _ = main("--predict", tmp_path / "mine", *options, "--json")
+    assert not any("true" in json.loads(line) for line in out.splitlines())
 
 
 def test_an_unreadable_picture_with_a_label_is_not_right(main, digits, network, tmp_path):

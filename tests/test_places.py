@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import jupyter_client
 import keras
@@ -85,22 +86,6 @@ def test_a_pad_without_a_window_is_refused(main, network, tmp_path, backend, use
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert err.startswith("digit_recognition.py: --draw needs a display (on Linux, python3-tk), ")
     assert not list(tmp_path.iterdir())
-
-
-def test_in_a_notebook_no_figure_is_printed_and_the_accuracy_comes_last(
-    main, tmp_path, monkeypatch, use_backend
-):
-    """As !python finds it: with a backend of modules, which shows figures by printing them."""
-    (tmp_path / "inline.py").write_text(
-        "from matplotlib.backends.backend_agg import FigureCanvasAgg as FigureCanvas\n"
-        "from matplotlib.backends.backend_agg import FigureManagerBase as FigureManager\n"
-        "def show(*_, **__):\n    print('Figure(1000x400)')\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    use_backend("module://inline")
-    code, out, err = main(*TRAIN[:-1], "--output-dir", tmp_path / "output")
-    assert (code, err) == (0, "")
-    assert out.splitlines()[-1].startswith("Test accuracy: ")
 
 
 BACKEND = """
@@ -197,20 +182,31 @@ def test_figures_look_the_same_whatever_matplotlibrc_says(main, seven, network, 
     assert one.read_bytes() == two.read_bytes()
 
 
-def test_the_same_command_gives_the_same_result_whatever_keras_json_says(main, trained, tmp_path):
+def test_a_notebooks_backend_and_keras_json_change_no_result_and_print_no_figure(
+    main, trained, tmp_path, monkeypatch, use_backend
+):
+    """As !python finds it: with a backend of modules, which shows figures by printing them."""
+    (tmp_path / "inline.py").write_text(
+        "from matplotlib.backends.backend_agg import FigureCanvasAgg as FigureCanvas\n"
+        "from matplotlib.backends.backend_agg import FigureManagerBase as FigureManager\n"
+        "def show(*_, **__):\n    print('Figure(1000x400)')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    use_backend("module://inline")
     try:
         keras.config.set_image_data_format("channels_first")
         keras.config.set_floatx("float16")
-        keras.config.set_dtype_policy("mixed_bfloat16")  # as a notebook may have it
-        code, _, err = main(*TRAIN, "--output-dir", tmp_path)
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        code, out, err = main(*TRAIN[:-1], "--output-dir", tmp_path / "output")
     finally:
         keras.config.set_image_data_format("channels_last")
         keras.config.set_floatx("float32")
         keras.config.set_dtype_policy("float32")
     assert (code, err) == (0, "")
-    model = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    assert out.splitlines()[-1].startswith("Test accuracy: ")
+    model = keras.saving.load_model(tmp_path / "output" / "model.keras", compile=False)
     assert model.dtype == "float32"
-    folders = tmp_path, trained[1]
+    folders = tmp_path / "output", trained[1]
     one, two = ((folder / "history.csv").read_bytes() for folder in folders)
     assert one == two
     one, two = (json.loads((folder / "metrics.json").read_text()) for folder in folders)
@@ -234,6 +230,17 @@ def notebook(tmp_path_factory):
             return answer["content"]["status"], "".join(texts)
 
         yield folder, run_cell
+
+
+@needs_posix
+def test_importing_the_script_takes_seconds_and_has_no_side_effect_but_its_imports(notebook):
+    start = time.perf_counter()
+    words = "sys.argv = ['-c', '--epochs', 'nonsense']"
+    status, printed = notebook[1](
+        f"import sys\ntheirs = sys.argv\n{words}\nimport digit_recognition\nsys.argv = theirs"
+    )
+    assert time.perf_counter() - start < 20
+    assert (status, printed) == ("ok", "")
 
 
 SOURCE = SCRIPT.read_text(encoding="utf-8")

@@ -161,20 +161,18 @@ def test_after_kill_9_resume_alone_trains_the_epochs_that_are_left_and_has_the_h
     assert (metrics["settings"]["limit"], metrics["settings"]["batch_size"]) == (600, 16)
 
 
-def test_a_new_run_forgets_the_interrupted_one_and_learns_the_same(main, interrupted):
+def test_a_new_run_forgets_the_interrupted_one_but_no_file_of_the_users_and_learns_the_same(
+    main, interrupted
+):
+    (interrupted / "unfinished").mkdir()
+    (interrupted / "unfinished" / "novel.txt").write_text("Once")
     begun = (interrupted / "unfinished_run" / "history.csv").read_text().splitlines()
     code, out, _ = main(*FOUR, interrupted)
     assert code == 0 and "Epoch 1/4" in out
     assert not (interrupted / "unfinished_run").exists()
+    assert (interrupted / "unfinished" / "novel.txt").read_text() == "Once"
     history = np.loadtxt(interrupted / "history.csv", delimiter=",", skiprows=1)
     assert np.allclose(history[:2, 1:], np.loadtxt(begun[1:], delimiter=",")[:, 1:], rtol=1e-5)
-
-
-def test_a_folder_of_the_users_own_is_left_alone(main, tmp_path):
-    (tmp_path / "unfinished").mkdir()
-    (tmp_path / "unfinished" / "novel.txt").write_text("Once")
-    assert main("--limit", 12, "--epochs", 1, "--no-show", "--output-dir", tmp_path)[0] == 0
-    assert (tmp_path / "unfinished" / "novel.txt").read_text() == "Once"
 
 
 @pytest.mark.parametrize("name", ["latest.weights.h5", "training_metadata.json", "*"])
