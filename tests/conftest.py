@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 SCRIPT = Path(__file__).parents[1] / "digit_recognition.py"
-QUICK = ["--limit", "12000", "--epochs", "3"]
+QUICK = ["--limit", "10000", "--epochs", "3"]
 
 # Two processes of tests share two cores: with a thread each, all tests end 8 % sooner.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
@@ -74,7 +74,7 @@ def run_without_a_display(*arguments):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A real run on 12,000 images: (process, output folder)."""
+    """A real run on 10,000 images: (process, output folder)."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent  # of all workers: the first to come trains for both

@@ -240,16 +240,3 @@ def test_a_bad_data_set_is_one_line(main, name, tmp_path, small, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = BAD_DATA[name](tmp_path, small)
     check_refused(main, ["--data", path], str(path), tmp_path / "output")
-
-
-def test_another_data_set_is_trained_on_in_whole_batches(tmp_path, small, main):
-    path = save(
-        tmp_path / "a set.npz",
-        small,
-        x_train=small["x_train"][:, 2:26],
-        x_test=small["x_test"][:, 2:26],
-    )
-    options = ["--epochs", 1, "--batch-size", 150, "--output-dir", tmp_path / "o", "--no-show"]
-    code, out, err = main("--data", path, *options)
-    assert (code, err) == (0, "") and "(None, 24, 28, 1)" in out
-    assert "Training on 220 images, validating on 20" in out
