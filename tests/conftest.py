@@ -3,9 +3,11 @@
 import gc
 import json
 import os
+import runpy
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import matplotlib
@@ -46,6 +48,20 @@ def start_script(*arguments, **options):
     command = [sys.executable, "-u", str(SCRIPT), *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, **(pipes | options))
+
+
+@pytest.fixture
+def run_as_program(monkeypatch):
+    """A function that runs the script as python does, but in this process: returns its code."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
+        with warnings.catch_warnings(), pytest.raises(SystemExit) as stop:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+            sys.exit(0)
+        return stop.value.code
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,12 @@
 """Your own images: read whatever their size, polarity, place, format, lighting and company."""
 
 import contextlib
+import io
 import itertools
 import json
 import os
 import shutil
+import sys
 import time
 import tracemalloc
 import warnings
@@ -15,7 +17,6 @@ import numpy as np
 import pages
 import pytest
 from changes import share_predicted
-from conftest import run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import font_manager
@@ -583,8 +584,12 @@ def test_each_bad_image_is_one_line_and_the_others_are_read(main, bad_images, ne
 
 
 def test_many_bad_images_and_odd_names_on_a_console_of_another_encoding_are_a_line_each(
-    bad_images, network, tmp_path
+    run_as_program, bad_images, network, tmp_path, monkeypatch
 ):
+    console = {name: io.TextIOWrapper(io.BytesIO(), "ascii") for name in ("stdout", "stderr")}
+    console["stderr"].reconfigure(errors="backslashreplace")  # as Python has it
+    for name, stream in console.items():
+        monkeypatch.setattr(sys, name, stream)
     bad = [bad_images / name for name in [*BAD_IMAGES, "cut.jpg", "missing 数.png"]]
     shutil.copy(bad_images / "seven.png", tmp_path / "é 数字.png")
     good = [tmp_path / "é 数字.png", bad_images / "cut.tiff"]
@@ -592,12 +597,13 @@ def test_many_bad_images_and_odd_names_on_a_console_of_another_encoding_are_a_li
         no_utf_8 = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff 7.png"))
         shutil.copy(bad_images / "seven.png", no_utf_8)
         good.insert(0, no_utf_8)
-    process = run_script(
-        "--predict", *bad, *good, "--model", network, "--output-dir", tmp_path / "ü 数",
-        env=os.environ | {"PYTHONIOENCODING": "ascii"},
-    )  # fmt: skip
-    assert process.returncode == 1
-    read, errors = process.stdout.splitlines(), process.stderr.splitlines()
+    options = ["--model", network, "--output-dir", tmp_path / "ü 数"]
+    assert run_as_program("--predict", *bad, *good, *options) == 1
+    lines = []
+    for stream in console.values():
+        stream.seek(0)
+        lines.append(stream.read().splitlines())
+    read, errors = lines
     assert [".png: 7  (7 " in line for line in read] == [True] * (len(good) - 1) + [False]
     assert len(errors) == 14 and all(line.startswith("digit_recognition.py: ") for line in errors)
     named = [path.name.partition(" ")[0] in line for path, line in zip(bad, errors, strict=False)]

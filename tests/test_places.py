@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import shlex
 import shutil
 import signal
@@ -70,11 +69,12 @@ def test_another_data_set_is_trained_on_in_whole_batches_without_stderr_too(trai
     assert "oneDNN" not in (folder / "history.csv").read_text()
 
 
-def test_without_stdout_it_reads_all_the_same(seven, network, tmp_path, monkeypatch, capsys):
-    words = ["--predict", seven, "--model", network, "--output-dir", tmp_path]
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, words)])
+def test_without_stdout_it_reads_all_the_same(
+    run_as_program, seven, network, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(sys, "stdout", None)  # as Python has it in a shell with >&-, and pythonw
-    runpy.run_path(str(SCRIPT), run_name="__main__")
+    words = ["--predict", seven, "--model", network, "--output-dir", tmp_path]
+    assert run_as_program(*words) == 0
     assert capsys.readouterr().err == ""
     assert (tmp_path / "predictions.png").exists()
 
