@@ -10,8 +10,6 @@ import time
 import warnings
 from pathlib import Path
 
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -21,17 +19,20 @@ QUICK = ["--limit", "10000", "--epochs", "3"]
 # Two processes of tests share two cores: with a thread each, all tests end 8 % sooner.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
-matplotlib.use("agg")
 
 
 def pytest_collection_finish():
-    """Spare garbage collection what the imports made: all tests end 7 % sooner."""
+    """Draw without windows. Spare garbage collection what the imports made: 7 % of the time."""
+    import matplotlib  # not above: pytest's first process, which runs no test, needs none of these
+
+    matplotlib.use("agg")
     gc.freeze()
+    gc.set_threshold(100_000)  # 2 % more
 
 
 def make_settings(*words):
     """The settings of a command line."""
-    import digit_recognition  # not above: pytest's first process, which runs no test, needs 4 s
+    import digit_recognition
 
     return digit_recognition.parse_settings([str(word) for word in words])
 
@@ -124,6 +125,8 @@ def network(finished):
 @pytest.fixture(autouse=True)
 def close_figures():
     """Close a test's figures: a later run would first clear all of their axes."""
+    from matplotlib import pyplot as plt
+
     yield
     plt.close("all")
 
