@@ -692,7 +692,8 @@ def find_digits(page):
     parts = possible_digits(ink, joined)
     heights = [len(part.ink) for part in parts] or [0]
     usual = np.percentile(heights, 50, method="higher")
-    wide = [part for part in parts if part.ink.shape[1] >= 1.3 * max(usual, len(part.ink))]
+    limit = 1.4 if len(parts) > 1 else 1.5  # alone in a picture, a wide part is often one digit
+    wide = [part for part in parts if part.ink.shape[1] >= limit * max(usual, len(part.ink))]
     if wide:
         parts = possible_digits(ink, cut_apart(joined, wide, usual))
     parts = [part for part in parts if 0.5 * usual < len(part.ink) < 2.5 * usual]
@@ -769,11 +770,6 @@ def are_sure(digits):
     return whole and any(digit.label != 1 for digit in digits)
 
 
-def is_apart(digit, other):
-    """Return whether the boxes of two digits do not touch."""
-    return not Bbox.from_bounds(*digit.box).overlaps(Bbox.from_bounds(*other.box))
-
-
 def into_rows(digits):
     """Return digits in rows, left to right: neighbours' tops differ by less than a height."""
     usual = np.median([digit.box[3] for digit in digits])
@@ -813,7 +809,10 @@ def most_convincing(candidates):
             writing.append(digits)
     best, *others = sorted(writing, key=evidence, reverse=True) or [[]]
     for digits in filter(are_sure, others):  # digits of another size, elsewhere
-        best = best + [one for one in digits if all(is_apart(one, other) for other in best)]
+        taken = [Bbox.from_bounds(*digit.box) for digit in best]
+        for digit in digits:
+            if Bbox.from_bounds(*digit.box).count_overlaps(taken) == 0:
+                best = [*best, digit]
     return best
 
 

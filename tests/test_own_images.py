@@ -599,11 +599,9 @@ def test_many_bad_images_and_odd_names_on_a_console_of_another_encoding_are_a_li
         good.insert(0, no_utf_8)
     options = ["--model", network, "--output-dir", tmp_path / "ü 数"]
     assert run_as_program("--predict", *bad, *good, *options) == 1
-    lines = []
     for stream in console.values():
         stream.seek(0)
-        lines.append(stream.read().splitlines())
-    read, errors = lines
+    read, errors = (stream.read().splitlines() for stream in console.values())
     assert [".png: 7  (7 " in line for line in read] == [True] * (len(good) - 1) + [False]
     assert len(errors) == 14 and all(line.startswith("digit_recognition.py: ") for line in errors)
     named = [path.name.partition(" ")[0] in line for path, line in zip(bad, errors, strict=False)]
