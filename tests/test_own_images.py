@@ -488,6 +488,11 @@ def test_a_digit_that_touches_the_border_does_not_lose_to_a_speck(digits, model)
     assert read(Image.fromarray(np.uint8(240 - 200 * ink)), model) == "2"
 
 
+def test_a_wide_digit_alone_is_not_cut_apart(model):
+    page, text = pages.draw_page("border", 1002)
+    assert read(page, model) == text[0]
+
+
 @pytest.mark.parametrize("seed", [1038, 1051, 1055])
 def test_the_edges_of_thick_strokes_are_no_digits(seed, model):
     page, text = pages.draw_page("tall", seed)
