@@ -57,10 +57,12 @@ def run_as_program(monkeypatch):
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
-        with warnings.catch_warnings(), pytest.raises(SystemExit) as stop:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-            sys.exit(0)
-        return stop.value.code
+        try:
+            with warnings.catch_warnings():
+                runpy.run_path(str(SCRIPT), run_name="__main__")
+        except SystemExit as stop:
+            return stop.code
+        return 0
 
     return run
 

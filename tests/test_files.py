@@ -62,9 +62,6 @@ def test_a_full_disk_is_one_line_and_the_earlier_files_stay(main, full_disk, tmp
     assert contents(tmp_path) == {"metrics.json": b"earlier"}
 
 
-RUN = ["--limit", 600, "--epochs", 1, "--no-show", "--output-dir"]
-
-
 def fail(*_, **__):
     raise RuntimeError("out of order")
 
@@ -75,7 +72,7 @@ def test_before_the_first_figure_a_short_runs_model_history_metrics_and_answer_a
     for figure in ("plot_digits", "plot_confusion", "plot_mistakes", "plot_history"):
         monkeypatch.setattr(dr, figure, fail)
     with pytest.raises(RuntimeError, match="out of order"):
-        dr.main(["--limit", "4000", *map(str, RUN[2:]), str(tmp_path)])
+        dr.main([*SMALL, "--limit", "4000", "--output-dir", str(tmp_path)])
     assert set(os.listdir(tmp_path)) == {"model.keras", "history.csv", "metrics.json"}
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["test_images"] == 4000 and metrics["test_accuracy"] > 0.9
@@ -88,7 +85,7 @@ def test_a_model_that_cannot_be_saved_is_saved_by_resume_and_the_earlier_one_sta
     (tmp_path / "model.keras").write_text("earlier")
     with monkeypatch.context() as patch:
         patch.setattr(keras.Sequential, "save", lambda *_: os.listdir(tmp_path / "missing"))
-        code, out, err = main(*RUN, tmp_path)
+        code, out, err = main(*SMALL, "--output-dir", tmp_path)
     assert (code, err.count("\n")) == (1, 1) and "No such file" in err
     assert (tmp_path / "model.keras").read_text() == "earlier"
     code, out, err = main("--resume", "--no-show", "--output-dir", tmp_path)
