@@ -124,6 +124,14 @@ def network(finished):
     return finished[1] / "model.keras"
 
 
+@pytest.fixture(scope="session")
+def model(network):
+    """That network, loaded once for all tests that only read with it."""
+    import digit_recognition
+
+    return digit_recognition.load_model(network)
+
+
 @pytest.fixture(autouse=True)
 def close_figures():
     """Close a test's figures: a later run would first clear all of their axes."""

@@ -47,7 +47,7 @@ def address(network):
 
 
 @needs_browser
-def test_a_1_drawn_in_a_browser_is_read(browser, address, network):
+def test_a_1_drawn_in_a_browser_is_read(browser, address, model):
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.wait import WebDriverWait
@@ -70,7 +70,7 @@ def test_a_1_drawn_in_a_browser_is_read(browser, address, network):
         mouse.move_by_offset(0, 20)
     mouse.release().perform()
     bar = WebDriverWait(browser, 20).until(lambda driver: [*blue_columns(driver)])
-    axes = dr.Pad(Figure(figsize=(10, 5)), dr.load_model(network)).axes["bars"]
+    axes = dr.Pad(Figure(figsize=(10, 5)), model).axes["bars"]
     place = axes.transAxes.inverted().transform(axes.transData.transform((1, 0)))[0]
     left, right = axes.get_position().intervalx
     canvas = canvases[-1].rect

@@ -54,8 +54,8 @@ class Hand:
 
 
 @pytest.fixture
-def hand(network):
-    return Hand(dr.load_model(network))
+def hand(model):
+    return Hand(model)
 
 
 def test_an_empty_pad_says_what_to_do(hand):

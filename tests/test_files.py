@@ -79,20 +79,6 @@ def test_before_the_first_figure_a_short_runs_model_history_metrics_and_answer_a
     assert capsys.readouterr().out.splitlines()[-1].startswith("Test accuracy: ")
 
 
-def test_a_model_that_cannot_be_saved_is_saved_by_resume_and_the_earlier_one_stays(
-    main, tmp_path, monkeypatch
-):
-    (tmp_path / "model.keras").write_text("earlier")
-    with monkeypatch.context() as patch:
-        patch.setattr(keras.Sequential, "save", lambda *_: os.listdir(tmp_path / "missing"))
-        code, out, err = main(*SMALL, "--output-dir", tmp_path)
-    assert (code, err.count("\n")) == (1, 1) and "No such file" in err
-    assert (tmp_path / "model.keras").read_text() == "earlier"
-    code, out, err = main("--resume", "--no-show", "--output-dir", tmp_path)
-    assert (code, err) == (0, "") and "Epoch" not in out
-    assert set(os.listdir(tmp_path)) == OUTPUTS
-
-
 def test_a_saved_model_can_be_trained_on(network, small):
     model = keras.saving.load_model(network)
     before = [weights.copy() for weights in model.get_weights()]

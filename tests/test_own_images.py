@@ -28,11 +28,6 @@ from test_data import FUZZ_CASES
 import digit_recognition as dr
 
 
-@pytest.fixture(scope="module")
-def model(network):
-    return dr.load_model(network)
-
-
 def read(source, model):
     """The text that is read in an image: a newline between rows."""
     return "\n".join(dr.row_texts(dr.read_digits(source, model).rows))

@@ -315,10 +315,10 @@ MODELS = {  # how it is made, and what the line says
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_file_that_is_not_a_model_is_refused(main, seven, network, name):
+def test_a_file_that_is_not_a_model_is_refused(main, seven, model, name):
     make, expected = MODELS[name]
     path = seven.parent / "model.keras"
-    make(path, keras.saving.load_model(network))
+    make(path, model)
     code, out, err = main("--predict", seven, "--model", path)
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert f"{path}: " in err and expected in err and "; train a model, or name one by" in err
@@ -400,19 +400,18 @@ def test_what_is_no_picture_gets_one_sentence(source):
         dr.read_digits(source, None)
 
 
-def test_a_png_with_a_long_text_is_read(digits, network, tmp_path):
+def test_a_png_with_a_long_text_is_read(digits, model, tmp_path):
     text = PngImagePlugin.PngInfo()
     text.add_text("Comment", "x" * 3_000_000, zip=True)
     Image.fromarray(digits[0][0]).save(tmp_path / "long.png", pnginfo=text)
-    assert dr.row_texts(dr.read_digits(tmp_path / "long.png", dr.load_model(network)).rows) == ["7"]
+    assert dr.row_texts(dr.read_digits(tmp_path / "long.png", model).rows) == ["7"]
 
 
-def test_a_float_picture_without_some_numbers_is_read(digits, network, tmp_path):
+def test_a_float_picture_without_some_numbers_is_read(digits, model, tmp_path):
     pixels = np.float32(np.kron(digits[0][0], np.ones((5, 5))))
     pixels[3, 3] = np.nan
     Image.fromarray(pixels).save(tmp_path / "float.tiff")
-    reading = dr.read_digits(tmp_path / "float.tiff", dr.load_model(network))
-    assert dr.row_texts(reading.rows) == ["7"]
+    assert dr.row_texts(dr.read_digits(tmp_path / "float.tiff", model).rows) == ["7"]
 
 
 @pytest.mark.parametrize("name", ["read_data_set", "load_model", "read_digits"])
@@ -430,8 +429,8 @@ def test_too_little_memory_for_a_file_is_not_called_a_damaged_one(
     assert code == 1 and err.count("\n") == 1 and ": not enough memory; " in err
 
 
-def test_an_array_with_a_channel_is_read_as_one_without(mnist, network):
-    image, model = mnist[1][0][0], dr.load_model(network)
+def test_an_array_with_a_channel_is_read_as_one_without(mnist, model):
+    image = mnist[1][0][0]
     assert image.shape == (28, 28, 1)
     assert dr.row_texts(dr.read_digits(image, model).rows) == ["7"]
     assert dr.row_texts(dr.read_digits(image[..., 0], model).rows) == ["7"]
@@ -465,7 +464,7 @@ def test_a_picture_is_drawn_from_what_was_read_even_if_it_is_gone(
     assert (code, err) == (0, "") and (seven.parent / "predictions.png").exists()
 
 
-def test_a_picture_with_damaged_exif_data_is_read_without_turning_it(digits, network, tmp_path):
+def test_a_picture_with_damaged_exif_data_is_read_without_turning_it(digits, model, tmp_path):
     page = Image.fromarray(digits[0][0]).resize((200, 200))
     page.save(tmp_path / "exif.png", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0")
-    assert dr.row_texts(dr.read_digits(tmp_path / "exif.png", dr.load_model(network)).rows) == ["7"]
+    assert dr.row_texts(dr.read_digits(tmp_path / "exif.png", model).rows) == ["7"]

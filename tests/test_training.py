@@ -162,14 +162,22 @@ def test_after_kill_9_resume_alone_trains_the_epochs_that_are_left_and_has_the_h
 
 
 def test_a_new_run_forgets_the_interrupted_one_but_no_file_of_the_users_and_learns_the_same(
-    main, interrupted
+    main, interrupted, monkeypatch
 ):
+    """Its model cannot be saved at first: the earlier one stays, and --resume saves it."""
     (interrupted / "unfinished").mkdir()
     (interrupted / "unfinished" / "novel.txt").write_text("Once")
+    (interrupted / "model.keras").write_text("earlier")
     begun = (interrupted / "unfinished_run" / "history.csv").read_text().splitlines()
-    code, out, _ = main(*FOUR, interrupted)
-    assert code == 0 and "Epoch 1/4" in out
-    assert not (interrupted / "unfinished_run").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Sequential, "save", lambda *_: os.listdir(interrupted / "missing"))
+        code, out, err = main(*FOUR, interrupted)
+    assert (code, err.count("\n")) == (1, 1) and "No such file" in err
+    assert epochs_in(out)[0] == "Epoch 1/4"
+    assert (interrupted / "model.keras").read_text() == "earlier"
+    code, out, err = main("--resume", "--no-show", "--output-dir", interrupted)
+    assert (code, err, epochs_in(out)) == (0, "", [])
+    assert set(os.listdir(interrupted)) == {*OUTPUTS, "unfinished"}
     assert (interrupted / "unfinished" / "novel.txt").read_text() == "Once"
     history = np.loadtxt(interrupted / "history.csv", delimiter=",", skiprows=1)
     assert np.allclose(history[:2, 1:], np.loadtxt(begun[1:], delimiter=",")[:, 1:], rtol=1e-5)
