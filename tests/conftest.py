@@ -1,5 +1,6 @@
 """What the tests share: real digits from the bundled set, and the script run as a user runs it."""
 
+import functools
 import gc
 import json
 import os
@@ -120,13 +121,23 @@ def metrics(finished):
 
 @pytest.fixture(scope="session")
 def network(finished):
-    """The path of the network that the finished run trained."""
-    return finished[1] / "model.keras"
+    """The path of the network that the finished run trained: loaded once, not by 50 tests."""
+    import digit_recognition
+
+    path, load = finished[1] / "model.keras", digit_recognition.load_model
+    load_once = functools.cache(load)
+
+    def load_model(wanted, *image_shape):
+        return load_once(path, *image_shape) if wanted == path else load(wanted, *image_shape)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digit_recognition, "load_model", load_model)
+        yield path
 
 
 @pytest.fixture(scope="session")
 def model(network):
-    """That network, loaded once for all tests that only read with it."""
+    """That network."""
     import digit_recognition
 
     return digit_recognition.load_model(network)

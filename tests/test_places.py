@@ -424,8 +424,10 @@ def test_too_little_memory_for_a_file_is_not_called_a_damaged_one(
     inner = {"read_data_set": (dr, "read_idx"), "read_digits": (dr, "open_grey")}
     inner["load_model"] = keras.saving, "load_model"
     monkeypatch.setattr(*inner[name], exhaust)
-    words = ["--data", tmp_path] if name == "read_data_set" else ["--predict", seven]
-    code, _, err = main(*words, *([] if "--data" in words else ["--model", network]))
+    words = {"read_data_set": ["--data", tmp_path]}
+    words["read_digits"] = ["--predict", seven, "--model", network]
+    words["load_model"] = ["--predict", seven, "--model", tmp_path / "another.keras"]
+    code, _, err = main(*words[name])
     assert code == 1 and err.count("\n") == 1 and ": not enough memory; " in err
 
 
