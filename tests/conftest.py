@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -29,6 +30,8 @@ def pytest_collection_finish():
     matplotlib.use("agg")
     gc.freeze()
     gc.set_threshold(100_000)  # 2 % more
+    # A shell has its jobs in the background ignore Ctrl-C, and so would the script that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def make_settings(*words):
