@@ -556,7 +556,7 @@ def dark_on_light(image):
 def pyramid(page):
     """Yield a grey Pillow image, enlarged if it is small, and smaller and smaller copies of it."""
     longer_side = max(page.size)
-    smallest = np.clip(longer_side / 8, 60, 100)  # smaller copies show only a page's edges
+    smallest = np.clip(longer_side / 6, 60, 110)  # in smaller copies, shadows look like strokes
     if min(page.size) >= 8:  # in a small picture, several rows leave few pixels for a digit
         page = ImageOps.scale(page, max(1, min(2, 600 / longer_side), 130 / longer_side))
     while min(page.size) >= 8 and max(page.size) > smallest:
