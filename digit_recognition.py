@@ -751,9 +751,8 @@ def evidence(digits):
 def is_writing(digits, share):
     """Return whether digits, with this share of all ink, are writing, not lines or other things."""
     sure = [digit for digit in digits if digit.label != 1 and digit.probability >= CONFIDENT]
-    ones = [digit for digit in digits if digit.label == 1]
-    # Three sure digits, not 1s, are enough, unless most are 1s: the sides of boxes look like them.
-    if len(sure) >= 3 and len(ones) <= len(digits) / 2:
+    # Three sure digits, not 1s, are enough, but not among many others, as in the grain of paper.
+    if len(sure) >= max(3, len(digits) / 3):
         return True
     # Fewer must be most of the ink; where the border cuts them, nearly all, and one or all sure.
     if any(digit.is_cut for digit in digits):

@@ -518,6 +518,12 @@ def test_most_blank_sheets_give_no_digit(model):
     assert len(found) <= 1
 
 
+@pytest.mark.parametrize("seed", [24292, 25225, 24368, 27364])
+def test_the_edge_of_a_shade_and_the_grain_of_paper_are_no_digits(model, seed):
+    with pytest.raises(dr.InputError):
+        dr.read_digits(pages.draw_blank(seed), model)
+
+
 @pytest.mark.parametrize("seed", [19128, 20090, 20113])
 def test_a_line_among_lines_is_no_1(model, seed):
     with pytest.raises(dr.InputError):
