@@ -1127,7 +1127,7 @@ if __name__ == "__main__":
     if hasattr(sys.stdout, "reconfigure"):  # IDLE's has no such method
         sys.stdout.reconfigure(errors="backslashreplace")
     warnings.simplefilter("ignore")  # most are Pillow's, about damaged metadata
-    # Jupyter and VS Code have arguments of their own, and show each exit as an error.
-    code = main([] if "ipykernel" in sys.argv[0] else sys.argv[1:])
+    # Jupyter, Colab and VS Code have arguments of their own, and show each exit as an error.
+    code = main([] if "kernel_launcher" in sys.argv[0] else sys.argv[1:])
     if code:
         sys.exit(code)

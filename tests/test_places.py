@@ -256,8 +256,9 @@ def test_importing_the_script_takes_seconds_and_has_no_side_effect_but_its_impor
 
 
 SOURCE = SCRIPT.read_text(encoding="utf-8")
+COLAB = "import sys\ntheirs = sys.argv\nsys.argv = ['colab_kernel_launcher.py', '-f', 'a.json']"
 NOTEBOOK = {  # what the kernel is given to run
-    "a pasted cell": SOURCE,
+    "a cell of Colab": f"{COLAB}\n{SOURCE}\nsys.argv = theirs",
     "VS Code's interactive window": f"__file__ = {str(SCRIPT)!r}\n{SOURCE}",
     "%run": "%run digit_recognition.py --limit 1000 --epochs 1",
 }
