@@ -29,7 +29,7 @@ from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # on old processors: 36 ms a step, 49 if off
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # on old processors, a step takes 36 ms, not 49
 nowhere = os.open(os.devnull, os.O_WRONLY)
 saved_stderr = os.dup(2) if sys.__stderr__ else nowhere  # pythonw has no stderr
 os.dup2(nowhere, 2)  # hide what TensorFlow prints while it loads, despite its log level
@@ -184,7 +184,7 @@ def random_affine(images):
 
 
 def augment(images, labels):
-    """Return a batch of images, varied at random as other people's vary, and its labels."""
+    """Return a batch of images, changed at random to look like other writing, and its labels."""
     images = random_affine(tf.cast(images, "float32"))
     quarter = images.shape[0] // 4
     half, third_quarter, rest = tf.split(images, [2 * quarter, quarter, -1])
@@ -224,7 +224,7 @@ def compile_model(model, steps, settings):
         # Label smoothing raised accuracy on writers not trained on by 0.17 percentage points.
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=0.05),
         metrics=["accuracy"],
-        steps_per_execution=16,  # in one call from Python
+        steps_per_execution=16,  # in each call from Python
     )
 
 
@@ -242,7 +242,7 @@ def train(model, batches, validation, settings):
         validation_batch_size=500,
         callbacks=[
             keras.callbacks.TerminateOnNaN(),
-            # The next two keep what --resume needs. One of two checkpoints is whole.
+            # The next two keep what --resume needs. Of two checkpoints, one is always whole.
             keras.callbacks.BackupAndRestore(
                 unfinished / "backup", double_checkpoint=True, delete_checkpoint=False
             ),
@@ -509,7 +509,7 @@ def read_digits(source, model):
 
 # ------------------------------------------------------------------- Your own images: the picture
 Image.MAX_IMAGE_PIXELS = 250_000_000  # some phones take photos of 200 megapixels
-PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**30  # bytes, with profiles
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**30  # bytes of text
 
 
 def without_transparency(image):
@@ -570,7 +570,7 @@ EDGE = 0.4  # ink at the edge of a stroke; in its middle it is about 1
 
 
 def without_lines(ink, length):
-    """Return ink, float (height, width), without thin level or upright lines of length pixels."""
+    """Return ink, float (height, width), without thin lines, level or upright, of length pixels."""
     lines = np.zeros_like(ink)
     for across, along in (((9, 1), (1, length)), ((1, 9), (length, 1))):
         wide = ndimage.grey_dilation(ink, across)  # so that a line may be slightly slanted
@@ -631,7 +631,7 @@ def may_be_digit(part, ink):
     is_tall_1 = height >= len(ink) - 2 and width < height / 8 and 0.4 < middle < 0.6
     if not (14 < height <= 170 or is_tall_1):  # a speck, or left to smaller copies
         return False
-    # What else the border cuts is a fold or the edge of something, unless it is large.
+    # Any other part that the border cuts is a fold or the edge of something, unless it is large.
     if part.is_cut and part.ink.size <= min(ink.shape) ** 2 / 8 and not is_tall_1:
         return False
     steepness = ndimage.gaussian_gradient_magnitude(ink[part.place], 1)
@@ -643,7 +643,7 @@ def may_be_digit(part, ink):
 
 
 def without_circles(parts):
-    """Return parts but for those with another part within their box: circles around digits."""
+    """Return parts, except those with another part within their box: circles around digits."""
     edges = []
     for part in parts:
         rows, columns = part.place
@@ -783,7 +783,7 @@ def into_rows(digits):
 
 
 def row_texts(rows, doubt=""):
-    """Return a text for each row of digits, a space between numbers, doubt after each doubtful."""
+    """Return a text for each row: a space between numbers, doubt after each doubtful digit."""
     texts = []
     for row in rows:
         text, end = "", np.inf
@@ -861,7 +861,7 @@ def plot_readings(readings):
     grid = figure.subplots(len(readings), 2, squeeze=False, subplot_kw={"xticks": [], "yticks": []})
     for (original, seen), (path, reading) in zip(grid, readings, strict=True):
         plot_reading(original, reading)
-        name = path.name.encode(errors="ignore").decode()  # without what no font can draw
+        name = path.name.encode(errors="ignore").decode()  # without what no font has
         original.set_title(name, fontsize=9, parse_math=False, pad=14)  # above the labels
         seen.imshow(as_page(reading.rows), cmap="gray_r")
         seen.set_title("what the network saw", fontsize=9)
