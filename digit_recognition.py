@@ -509,7 +509,7 @@ def read_digits(source, model):
 
 # ------------------------------------------------------------------- Your own images: the picture
 Image.MAX_IMAGE_PIXELS = 250_000_000  # some phones take photos of 200 megapixels
-PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**30  # bytes of text
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**30  # bytes of text or profile
 
 
 def without_transparency(image):
@@ -1128,6 +1128,7 @@ if __name__ == "__main__":
         sys.stdout.reconfigure(errors="backslashreplace")
     warnings.simplefilter("ignore")  # most are Pillow's, about damaged metadata
     # Jupyter, Colab and VS Code have arguments of their own, and show each exit as an error.
-    code = main([] if "kernel_launcher" in sys.argv[0] else sys.argv[1:])
+    is_kernel = any(name in sys.argv[0] for name in ("ipykernel", "colab_kernel"))
+    code = main([] if is_kernel else sys.argv[1:])
     if code:
         sys.exit(code)
