@@ -63,8 +63,8 @@ def test_an_image_of_one_grey_is_no_division_by_zero():
     assert np.allclose(build().layers[0](np.full((1, 28, 28, 1), 77)), 0, atol=0.01)
 
 
-def test_it_can_be_exported_and_gives_the_same_probabilities(model, mnist, tmp_path):
-    images = mnist[1][0][:9].astype("float32")
+def test_it_can_be_exported_and_gives_the_same_probabilities(network, mnist, tmp_path):
+    model, images = keras.saving.load_model(network), mnist[1][0][:9].astype("float32")
     model.export(tmp_path / "saved_model", verbose=False)
     exported = tf.saved_model.load(tmp_path / "saved_model")
     assert np.allclose(exported.serve(images), model(images), atol=1e-5)

@@ -176,7 +176,7 @@ def test_a_new_run_forgets_the_interrupted_one_but_no_file_of_the_users_and_lear
     assert epochs_in(out)[0] == "Epoch 1/4"
     assert (interrupted / "model.keras").read_text() == "earlier"
     code, out, err = main("--resume", "--no-show", "--output-dir", interrupted)
-    assert (code, err, epochs_in(out)) == (0, "", [])
+    assert (code, err) == (0, "") and "Epoch" not in out
     assert set(os.listdir(interrupted)) == {*OUTPUTS, "unfinished"}
     assert (interrupted / "unfinished" / "novel.txt").read_text() == "Once"
     history = np.loadtxt(interrupted / "history.csv", delimiter=",", skiprows=1)
